@@ -1,0 +1,109 @@
+"""Which sample is drawn when: a function of (seed, step), independent of workers and of the past."""
+
+from collections.abc import Callable, Iterator, Sized
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from mae_bench.core.seeding import generator, seed_all
+
+Key = tuple[int, int]
+"""(epoch, index) of one drawn sample."""
+
+
+class MapData(Sized, Protocol):
+    """What is trained on: samples by number."""
+
+    def __getitem__(self, index: int) -> Any:
+        """One sample, with whatever random augmentation it has."""
+        ...
+
+
+@dataclass(frozen=True)
+class Order:
+    """The order of samples of a whole training: one seeded permutation after another."""
+
+    size: int
+    """Number of samples in the data set."""
+    batch_size: int
+    """Samples of one optimizer step, over all processes."""
+    seed: int
+    drop_last: bool = True
+    """Whether an epoch's incomplete last batch is left out; without, batches run on into the next epoch."""
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Optimizer steps of one pass over the data."""
+        return self.size // self.batch_size if self.drop_last else self.size / self.batch_size
+
+    def batch(self, step: int) -> list[Key]:
+        """The samples of a step, counted from 0."""
+        first = step * self.batch_size
+        if self.drop_last:
+            epoch, place = divmod(step, self.size // self.batch_size)
+            first = epoch * self.size + place * self.batch_size
+        places = [divmod(position, self.size) for position in range(first, first + self.batch_size)]
+        permutations = {epoch: self._permutation(epoch) for epoch, _ in places}
+        return [(epoch, permutations[epoch][offset]) for epoch, offset in places]
+
+    def _permutation(self, epoch: int) -> list[int]:
+        if getattr(self, "_cached", (None,))[0] != epoch:
+            numbers = torch.randperm(self.size, generator=generator(self.seed, "order", epoch)).tolist()
+            object.__setattr__(self, "_cached", (epoch, numbers))
+        return self._cached[1]  # type: ignore[attr-defined]
+
+
+class Seeded(Dataset[Any]):
+    """Seeds all generators from (seed, epoch, index) just before a sample is made."""
+
+    def __init__(self, data: MapData, seed: int) -> None:
+        self._data = data
+        self._seed = seed
+
+    def __getitem__(self, key: Key) -> Any:
+        """One sample by (epoch, index)."""
+        epoch, index = key
+        seed_all(self._seed, "sample", epoch, index)
+        return self._data[index]
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of each batch one process computes, and in how many micro-batches."""
+
+    rank: int = 0
+    world: int = 1
+    accumulate: int = 1
+
+
+class Batches:
+    """Batch sampler: the micro-batches of one process from a step on to the end."""
+
+    def __init__(self, order: Order, start: int, stop: int, share: Share) -> None:
+        self._order, self._start, self._stop, self._share = order, start, stop, share
+
+    def __len__(self) -> int:
+        """Number of micro-batches."""
+        return (self._stop - self._start) * self._share.accumulate
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        """Yield the samples of each micro-batch; every process takes each `world`-th sample."""
+        for step in range(self._start, self._stop):
+            mine = self._order.batch(step)[self._share.rank :: self._share.world]
+            size = len(mine) // self._share.accumulate
+            for part in range(self._share.accumulate):
+                yield mine[part * size : (part + 1) * size]
+
+
+def loader(data: MapData, collate: Callable[[list[Any]], Any], batches: Batches, *, seed: int, workers: int) -> DataLoader[Any]:
+    """Load micro-batches in their order, in this process (`workers=0`) or in others."""
+    return DataLoader(
+        Seeded(data, seed),
+        batch_sampler=batches,  # type: ignore[arg-type]  # any iterable of key lists
+        collate_fn=collate,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        multiprocessing_context="fork" if workers else None,
+    )

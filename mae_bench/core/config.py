@@ -1,0 +1,99 @@
+"""Settings as frozen values: unknown keys are errors, every value can be overridden and digested."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from mae_bench.core.errors import ConfigError
+
+C = TypeVar("C", bound="Config")
+
+
+class Config(BaseModel):
+    """Base of every settings class: frozen, with no room for a key that nothing reads."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True, allow_inf_nan=False)
+
+    def override(self, values: Mapping[str, Any], *, where: str = "") -> Self:
+        """Give a copy with some values changed.
+
+        Args:
+            values: new values by key; dots reach into nested settings, and text is read as YAML.
+            where: what the settings belong to, for error messages (`linear`, `detection:paper`).
+
+        Raises:
+            ConfigError: for an unknown key (with the nearest known one) or a value of the wrong type.
+        """
+        data = self.model_dump()
+        for key, value in values.items():
+            _put(data, type(self), key, value, where)
+        return build(type(self), data, where=where)
+
+    def digest(self) -> str:
+        """First 12 hex digits of the SHA-256 of the settings, equal exactly when they are."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def build(kind: type[C], data: Mapping[str, Any], *, where: str = "") -> C:
+    """Make a config from plain data, with one line for everything that is wrong with it."""
+    try:
+        return kind.model_validate(dict(data))
+    except ValidationError as error:
+        raise ConfigError("; ".join(_explain(kind, fault, where) for fault in error.errors())) from None
+
+
+def parse_assignments(words: list[str]) -> dict[str, str]:
+    """Split `key=value` words of a command line; a word without `=`, or a key given twice, is an error."""
+    values: dict[str, str] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"{word!r} is not key=value; write for example linear.epochs=10")
+        if key in values:
+            raise ConfigError(f"{key} is given twice ({values[key]!r} and {value!r}); keep one")
+        values[key] = value
+    return values
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """The hint that ends a message about an unknown name: the nearest known ones, or all of them."""
+    close = get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(sorted(known))}"
+
+
+def _put(data: dict[str, Any], kind: type[BaseModel], key: str, value: Any, where: str) -> None:
+    """Set `a.b.c` in nested plain data, checking each step of the way against the config classes."""
+    head, _, rest = key.partition(".")
+    if head not in kind.model_fields:
+        place = f" of {where}" if where else ""
+        raise ConfigError(f"unknown setting {head!r}{place}; {nearest(head, list(kind.model_fields))}")
+    if not rest:
+        data[head] = _read(value)
+        return
+    inner = kind.model_fields[head].annotation
+    if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+        raise ConfigError(f"setting {head!r} of {where} has no parts, so {key!r} names nothing")
+    _put(data[head], inner, rest, value, f"{where}.{head}" if where else head)
+
+
+def _read(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError:
+        return value
+
+
+def _explain(kind: type[BaseModel], fault: Mapping[str, Any], where: str) -> str:
+    path = ".".join(str(part) for part in fault["loc"])
+    name = f"{where}.{path}" if where else path
+    if fault["type"] == "extra_forbidden":
+        return f"unknown setting {name!r}; {nearest(path, list(kind.model_fields))}"
+    return f"setting {name}={fault['input']!r}: {fault['msg']}"

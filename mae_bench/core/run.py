@@ -1,0 +1,57 @@
+"""The context of one run: where it writes, on what it computes, and how it tells how far it is."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mae_bench.core import metrics
+from mae_bench.core.progress import Reporter, Silent
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything a task or a pretraining needs to know about its surroundings."""
+
+    out: Path
+    """Folder of this run; `ckpt/`, `metrics.jsonl` and pictures go below it."""
+    seed: int = 0
+    device: str = "cpu"
+    """`cpu` or `cuda` (torch device type)."""
+    precision: str = "fp32"
+    """`fp32`, `bf16` or `fp16` (autocast of accelerate)."""
+    threads: int = 1
+    """Intra-op threads of torch; part of what makes CPU numbers repeatable."""
+    workers: int = 0
+    """Data loading processes; the numbers do not depend on it."""
+    save_seconds: float = 60.0
+    """Time between two checkpoints of a training, in seconds."""
+    reporter: Reporter = field(default_factory=Silent)
+    """Where progress goes."""
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the resumable training state."""
+        return self.out / "ckpt"
+
+    def log(self, **numbers: float | int | str) -> None:
+        """Append one line to `metrics.jsonl`."""
+        append_line(self.out / metrics.FILE, numbers)
+
+
+def append_line(path: Path, data: Mapping[str, object]) -> None:
+    """Append one JSON line by a single write, which other writers cannot tear."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    try:
+        os.write(handle, (json.dumps(data) + "\n").encode())
+    finally:
+        os.close(handle)
+
+
+def default_device() -> str:
+    """`cuda` when torch can use one, else `cpu`."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,201 @@
+"""The engine: exact resume, whatever cuts it; groups; divergence."""
+
+import json
+import os
+import signal
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import default_collate
+
+from mae_bench.core import engine, faults, metrics
+from mae_bench.core.engine import Diverged, Training, train
+from mae_bench.core.errors import ConfigError, InputError, Stopped
+from mae_bench.core.optim import OptimConfig
+from mae_bench.core.run import Run
+from mae_bench.core.schedule import ScheduleConfig
+
+
+class Noisy:
+    """Samples with random augmentation."""
+
+    def __len__(self):
+        return 23
+
+    def __getitem__(self, index):
+        return torch.full((4,), float(index)) / 23 + 0.1 * torch.randn(4)
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.body = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.BatchNorm1d(8), nn.Linear(8, 1))
+        for parameter in self.parameters():
+            parameter.data.normal_(generator=generator)
+
+    def forward(self, batch):
+        return {"loss": self.body(batch).square().mean()}
+
+
+def training(steps=12, **changes):
+    values = {
+        "model": Net(),
+        "dataset": Noisy(),
+        "collate": default_collate,
+        "optim": OptimConfig(lr=0.01, weight_decay=0.05),
+        "schedule": ScheduleConfig(warmup_steps=3),
+        "batch_size": 4,
+        "steps": steps,
+        "key": "k",
+        "title": "noisy",
+    }
+    return Training(**(values | changes))
+
+
+def weights(model):
+    return torch.cat([value.flatten().double() for value in model.state_dict().values()])
+
+
+def unbroken(folder, **changes):
+    job = training(**changes)
+    trained = train(job, Run(folder))
+    return weights(job.model), trained
+
+
+def in_child(job, run, fault=""):
+    """Run a training in a forked process, as a kill needs one to hit; give its exit status as `os.waitpid` does."""
+    child = os.fork()
+    if child == 0:
+        os.environ[faults.VARIABLE] = fault
+        faults._visits.clear()
+        try:
+            train(job, run)
+        except Stopped:
+            os._exit(75)
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.parametrize("nth", [1, 2, 6, 7, 12])
+@pytest.mark.parametrize("kind", ["kill", "term"])
+def test_R01_R02_resume_is_exact(tmp_path, kind, nth):
+    expected, whole = unbroken(tmp_path / "whole")
+    run = Run(tmp_path / "cut", save_seconds=0.0)
+    status = in_child(training(), run, f"engine.step:{kind}:{nth}")
+    assert status == (-signal.SIGKILL if kind == "kill" else 75)
+    job = training()
+    again = train(job, run)
+    assert torch.equal(weights(job.model), expected)
+    assert again.losses == whole.losses
+    steps = [line["step"] for line in metrics.lines(run.out)]
+    assert steps == list(range(12))
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3])
+def test_R05_kill_during_checkpoint_write(tmp_path, nth):
+    expected, _ = unbroken(tmp_path / "whole")
+    run = Run(tmp_path / "cut", save_seconds=0.0)
+    assert in_child(training(), run, f"checkpoint.write:kill:{nth}") == -signal.SIGKILL
+    job = training()
+    train(job, run)
+    assert torch.equal(weights(job.model), expected)
+
+
+def test_number_of_workers_changes_nothing(tmp_path):
+    expected, _ = unbroken(tmp_path / "none")
+    job = training()
+    train(job, Run(tmp_path / "two", workers=2))
+    assert torch.equal(weights(job.model), expected)
+
+
+def test_R07_damaged_last_goes_on_from_prev(tmp_path, caplog):
+    expected, _ = unbroken(tmp_path / "whole")
+    run = Run(tmp_path / "cut", save_seconds=0.0)
+    in_child(training(), run, "engine.step:kill:8")
+    state = run.checkpoints / "last" / "state.pt"
+    state.write_bytes(state.read_bytes()[:100])
+    job = training()
+    train(job, run)
+    assert "damaged" in caplog.text
+    assert torch.equal(weights(job.model), expected)
+
+
+def test_R08_both_damaged_starts_over(tmp_path, caplog):
+    expected, _ = unbroken(tmp_path / "whole")
+    run = Run(tmp_path / "cut", save_seconds=0.0)
+    in_child(training(), run, "engine.step:kill:8")
+    for name in ("last", "prev"):
+        (run.checkpoints / name / "state.pt").write_bytes(b"")
+    job = training()
+    train(job, run)
+    assert "starting from the beginning" in caplog.text
+    assert torch.equal(weights(job.model), expected)
+
+
+def test_R15_state_of_other_settings_is_refused(tmp_path):
+    train(training(), Run(tmp_path))
+    with pytest.raises(ConfigError, match="other settings"):
+        train(training(key="other"), Run(tmp_path))
+
+
+def test_finished_training_is_not_repeated(tmp_path):
+    expected, whole = unbroken(tmp_path)
+    job = training()
+    job.dataset.__class__ = type("Broken", (Noisy,), {"__getitem__": None})
+    again = train(job, Run(tmp_path))
+    assert torch.equal(weights(job.model), expected)
+    assert again.losses == whole.losses
+
+
+def test_accumulation_keeps_the_effective_batch(tmp_path):
+    class Linear(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(4))
+
+        def forward(self, batch):
+            return {"loss": (batch @ self.weight).square().mean()}
+
+    results = []
+    for parts in (1, 2):
+        job = training(model=Linear(), accumulate=parts)
+        results.append((train(job, Run(tmp_path / str(parts))).losses, weights(job.model)))
+    assert results[0][0] == pytest.approx(results[1][0], rel=1e-6)
+    assert torch.allclose(results[0][1], results[1][1], atol=1e-6)
+
+
+def test_R12_not_finite_loss_stops_and_explains(tmp_path, monkeypatch):
+    monkeypatch.setenv(faults.VARIABLE, "engine.step:nan:5")
+    faults._visits.clear()
+    with pytest.raises(Diverged, match="step 4"):
+        train(training(), Run(tmp_path))
+    explained = json.loads((tmp_path / "diverged.json").read_text())
+    assert explained["step"] == 4
+    assert len(explained["samples"]) == 4
+
+
+def test_I19_fewer_samples_than_a_batch(tmp_path):
+    with pytest.raises(InputError, match="23 training samples for a batch of 24"):
+        train(training(batch_size=24), Run(tmp_path))
+
+
+def test_batches_may_run_on_into_the_next_epoch(tmp_path):
+    losses = train(training(batch_size=24, drop_last=False), Run(tmp_path)).losses
+    assert len(losses) == 12
+
+
+def test_signals_are_given_back(tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    train(training(), Run(tmp_path))
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_nested_batches_are_moved():
+    batch = {"a": [torch.zeros(1), "text"], "b": (torch.ones(1),)}
+    moved = engine.to_device(batch, torch.device("meta"))
+    assert moved["a"][0].is_meta
+    assert moved["a"][1] == "text"
+    assert moved["b"][0].is_meta
