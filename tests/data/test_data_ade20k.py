@@ -1,0 +1,156 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mae_bench.core.errors import InputError
+from tasks.data import ade20k as layout
+
+
+def test_pairs_and_counted_classes(ade20k):
+    split = layout.load(ade20k, "val")
+    assert split.classes == ("class 1", "class 2", "class 3") and split.palette is None
+    assert [(image.name, label_map.name) for image, label_map in split.pairs] == [("a.jpg", "a.png"), ("b.jpg", "b.png")]
+    assert split.reduce_zero_label and split.ignore_index == 255
+    assert len(split) == 2 and split.image(0).size == (40, 30) and not split.texts()
+
+
+def test_release_folder_or_its_inside(ade20k, tmp_path_factory):
+    root = tmp_path_factory.mktemp("outer")
+    shutil.copytree(ade20k, root / "ADEChallengeData2016")
+    for place in (root, root / "ADEChallengeData2016"):
+        assert len(layout.load(place, "train")) == 2
+
+
+def test_classes_from_a_list(ade20k):
+    (ade20k / "classes.json").write_text('["wall", "sky", "tree", "door"]')
+    split = layout.load(ade20k, "train")
+    assert split.classes == ("wall", "sky", "tree", "door") and split.texts() == (ade20k / "classes.json",)
+
+
+def test_classes_with_palette(ade20k):
+    (ade20k / "classes.json").write_text(json.dumps({"classes": ["x", "y", "z"], "palette": [[0, 1, 2], [3, 4, 5], [6, 7, 255]]}))
+    assert layout.load(ade20k, "train").palette == ((0, 1, 2), (3, 4, 5), (6, 7, 255))
+
+
+def test_classes_of_the_release(ade20k):
+    rows = "Idx\tRatio\tTrain\tVal\tName\n1\t0.15\t11\t2\twall\n2 \t0.10\t6\t1\tbuilding, edifice\n3\t0.08\t8\t1\tbed \n"
+    (ade20k / "objectInfo150.txt").write_text(rows)
+    assert layout.load(ade20k, "train").classes == ("wall", "building", "bed")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[",
+        "{}",
+        "[]",
+        "[1, 2, 3]",
+        json.dumps(["x"] * 255),
+        '{"classes": "abc"}',
+        '{"classes": ["x", "y", "z"], "palette": [[0, 0, 0]]}',
+        '{"classes": ["x"], "palette": [[0, 0, 256]]}',
+    ],
+)
+def test_bad_list_of_classes(ade20k, content):
+    (ade20k / "classes.json").write_text(content)
+    with pytest.raises(InputError, match=r"classes\.json"):
+        layout.load(ade20k, "train")
+
+
+@pytest.mark.parametrize("gone", ["images", "annotations/validation", "images/training"])
+def test_wrong_layout_names_what_is_missing(ade20k, gone):
+    shutil.rmtree(ade20k / gone)
+    with pytest.raises(InputError, match=r"has no folder \w+/; the layout is images/training"):
+        layout.check(ade20k)
+
+
+def test_S01_missing_map(ade20k):
+    (ade20k / "annotations/training/b.png").unlink()
+    with pytest.raises(InputError, match=r"no label map for 1 images: b\.jpg"):
+        layout.load(ade20k, "train")
+
+
+def test_S02_map_of_another_size(ade20k, save_map):
+    save_map(ade20k / "annotations/training/b.png", np.ones((30, 41)))
+    with pytest.raises(InputError, match=r"1 maps differ in size from their image: b\.png \(41x30 for 40x30\)"):
+        layout.load(ade20k, "train")
+
+
+def test_S03_label_above_the_classes(ade20k):
+    (ade20k / "classes.json").write_text('["wall", "sky"]')
+    with pytest.raises(InputError, match=r"2 maps have labels above 2: a\.png \(3\), b\.png \(3\)"):
+        layout.load(ade20k, "train")
+
+
+def test_S03_label_in_val_that_train_has_not(ade20k, save_map):
+    save_map(ade20k / "annotations/validation/b.png", np.full((30, 40), 9))
+    with pytest.raises(InputError, match=r"validation: 1 maps have labels above 3: b\.png \(9\)"):
+        layout.load(ade20k, "val")
+
+
+def test_S03_255_is_ignored(ade20k, save_map):
+    save_map(ade20k / "annotations/training/b.png", np.full((30, 40), 255))
+    assert len(layout.load(ade20k, "train").classes) == 3
+
+
+def test_S04_colours_instead_of_labels(ade20k, save_image):
+    save_image(ade20k / "annotations/training/a.png")
+    with pytest.raises(InputError, match=r"1 maps are not 8-bit labels: a\.png \(RGB\)"):
+        layout.load(ade20k, "train")
+
+
+def test_S04_palette_is_only_colouring(ade20k):
+    coloured = Image.new("P", (40, 30), 3)
+    coloured.putpalette([200, 100, 50] * 256)
+    coloured.save(ade20k / "annotations/training/a.png")
+    assert len(layout.load(ade20k, "train").classes) == 3
+
+
+def test_S05_16_bit_map(ade20k):
+    Image.fromarray(np.ones((30, 40), dtype=np.uint16)).save(ade20k / "annotations/training/a.png")
+    with pytest.raises(InputError, match=r"not 8-bit labels: a\.png \(I;16\)"):
+        layout.load(ade20k, "train")
+
+
+def test_S06_nothing_labelled_at_all(ade20k, save_map):
+    for name in ("a", "b"):
+        save_map(ade20k / f"annotations/training/{name}.png", np.zeros((30, 40)))
+    with pytest.raises(InputError, match="no map has a labelled pixel"):
+        layout.load(ade20k, "train")
+
+
+def test_S08_full_ade20k_is_named(ade20k, save_image):
+    shutil.rmtree(ade20k / "annotations")
+    save_image(ade20k / "images/training/a/abbey/ADE_train_00000970_seg.png")
+    with pytest.raises(InputError, match=r"this is full ADE20K.*ADEChallengeData2016"):
+        layout.check(ade20k)
+
+
+def test_I07_cut_map_is_named(ade20k, save_map):
+    path = ade20k / "annotations/training/a.png"
+    save_map(path, np.random.default_rng(0).integers(0, 4, (30, 40)))
+    path.write_bytes(path.read_bytes()[:150])
+    with pytest.raises(InputError, match=r"cannot decode label map .*a\.png"):
+        layout.load(ade20k, "train")
+
+
+def test_I19_empty_split(ade20k):
+    for path in (ade20k / "images/validation").iterdir():
+        path.unlink()
+    with pytest.raises(InputError, match="holds no image"):
+        layout.load(ade20k, "val")
+
+
+def test_only_a_sample_of_many_maps_is_read(ade20k, monkeypatch, save_image, save_map):
+    (ade20k / "classes.json").write_text('["x", "y", "z"]')
+    for number in range(9):
+        save_image(ade20k / f"images/training/c{number}.jpg")
+        save_map(ade20k / f"annotations/training/c{number}.png", np.ones((30, 40)))
+    read = []
+    monkeypatch.setattr(layout, "MAPS_SAMPLED", 3)
+    monkeypatch.setattr(layout, "_labels", lambda path: read.append(path.name) or [])
+    assert len(layout.load(ade20k, "train")) == 11
+    assert read == ["a.png", "c3.png", "c8.png"]
