@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from mae_bench.core.seeding import generator, seed_all
+from mae_bench.core.seeding import generator, seed_host
 
 Key = tuple[int, int]
 """(epoch, index) of one drawn sample."""
@@ -65,7 +65,7 @@ class Seeded(Dataset[Any]):
     def __getitem__(self, key: Key) -> Any:
         """One sample by (epoch, index)."""
         epoch, index = key
-        seed_all(self._seed, "sample", epoch, index)
+        seed_host(self._seed, "sample", epoch, index)
         return self._data[index]
 
 

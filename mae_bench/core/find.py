@@ -2,27 +2,14 @@
 
 import importlib
 import importlib.util
-import re
 from pathlib import Path
 from types import ModuleType
 
 from mae_bench.core.config import nearest
 from mae_bench.core.errors import ConfigError, EnvironmentFault
+from mae_bench.core.repairs import repair_line
 
 OURS = ("mae_bench", "backbones", "tasks", "results")
-
-# The line that installs what a missing module belongs to.
-REPAIRS = {
-    "detectron2": "mae-bench setup detection",
-    "fvcore": 'pip install "mae-bench[detection]"',
-    "pycocotools": 'pip install "mae-bench[detection]"',
-    "mmseg": 'pip install "mae-bench[segmentation]"',
-    "mmengine": 'pip install "mae-bench[segmentation]"',
-    "mmcv": 'pip install "mae-bench[segmentation]"',
-    "lightly": 'pip install "mae-bench[contrastive]"',
-    "plotly": 'pip install "mae-bench[report]"',
-    "jinja2": 'pip install "mae-bench[report]"',
-}
 
 
 def names(room: str) -> list[str]:
@@ -60,5 +47,4 @@ def missing(error: ModuleNotFoundError, needed_by: str) -> Exception:
     module = (error.name or "").partition(".")[0]
     if not module or module in OURS:
         return error
-    repair = REPAIRS.get(module, f"pip install {re.sub('_', '-', module)}")
-    return EnvironmentFault(f"{needed_by} needs {module}, which is not installed; run: {repair}")
+    return EnvironmentFault(f"{needed_by} needs {module}, which is not installed; run: {repair_line(module)}")

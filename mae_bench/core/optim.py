@@ -19,14 +19,14 @@ class OptimConfig(Config):
 
     name: Literal["adamw", "sgd", "lars"] = "adamw"
     lr: float = Field(gt=0)
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
     betas: tuple[float, float] = (0.9, 0.999)
     """Of AdamW."""
-    momentum: float = Field(0.9, ge=0, lt=1)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
     """Of SGD and LARS."""
-    layer_decay: float = Field(1.0, gt=0, le=1)
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
     """Rate of a parameter is `layer_decay ** (depth + 1 - layer_id)` of the peak (BEiT, arXiv 2106.08254)."""
-    clip_grad: float | None = Field(None, gt=0)
+    clip_grad: float | None = Field(default=None, gt=0)
     """Largest norm of all gradients together; None does not clip."""
 
 
@@ -97,7 +97,7 @@ def build_optimizer(groups: list[dict[str, Any]], config: OptimConfig) -> torch.
         # timm switches the trust ratio off where the weight decay is 0, which is the setting of MAE's linear probe;
         # LARS there adapts every weight matrix and no 1-D tensor (arXiv 2111.06377, A.1).
         group["always_adapt"] = not source["exempt"]
-    return Lars(plain, lr=config.lr, momentum=config.momentum, eps=0.0)
+    return Lars(plain, lr=config.lr, momentum=config.momentum, eps=0.0)  # type: ignore[arg-type]  # timm says int
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

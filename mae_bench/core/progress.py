@@ -33,6 +33,7 @@ class Reporter(Protocol):
 
     def live(self) -> AbstractContextManager[object]:
         """The block within which progress is shown."""
+        ...
 
 
 class Silent:

@@ -12,16 +12,16 @@ class ScheduleConfig(Config):
     """Linear warm-up, then one of the usual decays; all lengths in optimizer steps."""
 
     kind: Literal["cosine", "poly", "multistep", "constant"] = "cosine"
-    warmup_steps: int = Field(0, ge=0)
-    warmup_start: float = Field(0.0, ge=0, le=1)
+    warmup_steps: int = Field(default=0, ge=0)
+    warmup_start: float = Field(default=0.0, ge=0, le=1)
     """Factor at step 0 of the warm-up."""
-    end: float = Field(0.0, ge=0, le=1)
+    end: float = Field(default=0.0, ge=0, le=1)
     """Factor that cosine and poly end at, as a share of the peak rate."""
-    power: float = Field(1.0, gt=0)
+    power: float = Field(default=1.0, gt=0)
     """Exponent of poly (mmseg's `PolyLR`)."""
     milestones: tuple[int, ...] = ()
     """Steps at which multistep multiplies by `gamma`."""
-    gamma: float = Field(0.1, gt=0, le=1)
+    gamma: float = Field(default=0.1, gt=0, le=1)
 
     def factor(self, step: int, steps: int) -> float:
         """Share of the peak learning rate at a step.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from tasks.data import Which
 from tasks.scenes import sizes
@@ -146,18 +146,15 @@ def _place(
     for other in below:
         other.mask &= ~mask
     area = canvas[top : top + height, left : left + width]
-    fill = _fill(area, alpha, rng)
+    fill = _fill(alpha, rng)
     area[:] = area * (1 - alpha[..., None]) + fill * alpha[..., None]
     return Placed(int(pool.labels[position]), int(pool.numbers[position]), mask)
 
 
-def _fill(area: Floats, alpha: Floats, rng: Generator) -> Floats:
-    """A colour that stands out from what it covers, getting darker in a random direction; (h, w, 3)."""
-    covered = np.average(area.reshape(-1, 3), axis=0, weights=alpha.ravel())
-    colour = covered
-    while np.linalg.norm(colour - covered) < sizes.LEAST_CONTRAST:
-        hsv = rng.uniform(0, 1), rng.uniform(0.1, 1), rng.uniform(0.2, 1)
-        colour = 255 * np.array(colorsys.hsv_to_rgb(*hsv))
+def _fill(alpha: Floats, rng: Generator) -> Floats:
+    """A light colour, getting darker in a random direction; (h, w, 3)."""
+    hsv = rng.uniform(0, 1), rng.uniform(0, sizes.LARGEST_SATURATION), rng.uniform(sizes.LEAST_VALUE, 1)
+    colour = 255 * np.array(colorsys.hsv_to_rgb(*hsv))
     direction = rng.uniform(0, 2 * np.pi)
     rows, columns = (np.linspace(-0.5, 0.5, length) for length in alpha.shape)
     slope = rows[:, None] * np.sin(direction) + columns * np.cos(direction)
@@ -165,7 +162,7 @@ def _fill(area: Floats, alpha: Floats, rng: Generator) -> Floats:
 
 
 def _background(pool: Pool, side: int, rng: Generator) -> Floats:
-    """A piece of a photograph, of random size, brightness and side; (side, side, 3)."""
+    """A piece of a photograph, of random size, brightness and side, out of focus; (side, side, 3)."""
     photograph = pool.photographs[rng.integers(len(pool.photographs))]
     crop = int(rng.integers(side, sizes.LARGEST_CROP, endpoint=True))
     top = rng.integers(photograph.shape[0] - crop, endpoint=True)
@@ -173,6 +170,7 @@ def _background(pool: Pool, side: int, rng: Generator) -> Floats:
     piece = photograph[top : top + crop, left : left + crop]
     piece = piece[:, ::-1] if rng.random() < 0.5 else piece
     image = Image.fromarray(piece.astype(np.uint8)).resize((side, side), Image.Resampling.BICUBIC)
+    image = image.filter(ImageFilter.GaussianBlur(sizes.BLUR_PIXELS))
     pixels = np.asarray(image).astype(np.float32)
     mean = pixels.mean(axis=(0, 1))
     hazy = mean + (pixels - mean) * np.float32(rng.uniform(*sizes.HAZE))

@@ -13,8 +13,8 @@ FIRST_HELD_OUT_DIGIT = 1437
 FIRST_HELD_OUT_COLUMN = 0.7
 
 # Pixels.
-FOLDER_SIDE = 64
-FOLDER_DIGIT = (32, 56)
+FOLDER_SIDE = 48
+FOLDER_DIGIT = (34, 46)
 SCENE_SIDE = 128
 SCENE_DIGIT = (24, 56)
 LARGEST_CROP = 168
@@ -25,19 +25,22 @@ LEAST_VISIBLE = 0.6
 """Share of a digit's pixels that later digits leave uncovered."""
 
 # Drawing.
-LARGEST_ROTATION = 15.0
+LARGEST_ROTATION = 8.0
 """Degrees to either side; 6 and 9 stay apart."""
-LARGEST_SHEAR = 0.25
-STROKE_THRESHOLD = (0.42, 0.56)
+LARGEST_SHEAR = 0.1
+STROKE_THRESHOLD = (0.45, 0.55)
 """Ink level that becomes the stroke's edge: low ones give thick strokes."""
 EDGE_PIXELS = 2.0
 """Width over which the alpha matte goes from 0 to 1."""
-LEAST_CONTRAST = 110.0
-"""Distance in RGB (0..255 a channel) between a digit's colour and the mean of what it covers."""
-BRIGHTNESS = (0.6, 1.1)
+LARGEST_SATURATION = 0.3
+LEAST_VALUE = 0.9
+"""Digits have light colours (HSV), and backgrounds are dark: a small network learns such scenes in minutes."""
+BRIGHTNESS = (0.3, 0.6)
 """Factor on a background's pixels."""
-HAZE = (0.2, 0.6)
+HAZE = (0.4, 0.8)
 """Share of a background's contrast that is left."""
+BLUR_PIXELS = 3.0
+"""Deviation of the blur of a background, which lies out of focus behind the digits."""
 
 JPEG_QUALITY = 92
 
