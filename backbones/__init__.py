@@ -1,0 +1,1 @@
+"""Vision Transformer backbones behind one contract, whatever checkpoint they come from."""

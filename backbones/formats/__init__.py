@@ -1,0 +1,1 @@
+"""Checkpoint families: one file recognises one family by its keys."""

@@ -1,0 +1,33 @@
+"""Writing a backbone as a file that `-m` takes as it is."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import safetensors.torch
+
+from backbones.contract import Backbone
+from backbones.formats import suite
+from backbones.vit import TimmViT
+from backbones.zoo.vit import weights_of
+from mae_bench.core.files import write_bytes
+
+
+def save_backbone(path: Path, backbone: Backbone, *, method: str, pretrain_data: str) -> None:
+    """Write the weights by timm's names, with the architecture in the header; the same weights give the same bytes.
+
+    Args:
+        path: a `.safetensors` file, replaced atomically.
+        backbone: with all of its tokens and no windows or relative positions.
+        method: how it was pretrained, such as `mae`.
+        pretrain_data: on what.
+
+    Raises:
+        ValueError: a backbone built for a dense task, which is part of a detector and saved with it.
+    """
+    if not isinstance(backbone, TimmViT):
+        raise ValueError(f"saving knows TimmViT, not {type(backbone).__name__}")
+    if backbone.dense or not backbone.options.keep_prefix:
+        raise ValueError("a backbone with windows, relative positions or dropped prefix tokens is saved with its detector")
+    spec = replace(backbone.spec, method=method, pretrain_data=pretrain_data)
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in weights_of(backbone).items()}
+    write_bytes(path, safetensors.torch.save(state, suite.header("vit", backbone.arch, spec)))
