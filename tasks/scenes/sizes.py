@@ -15,12 +15,12 @@ FIRST_HELD_OUT_COLUMN = 0.7
 # Pixels.
 FOLDER_SIDE = 48
 FOLDER_DIGIT = (34, 46)
-SCENE_SIDE = 128
-SCENE_DIGIT = (24, 56)
-LARGEST_CROP = 168
+SCENE_SIDE = 96
+SCENE_DIGIT = (28, 46)
+LARGEST_CROP = 128
 """Side of the largest piece of a photograph, before it is scaled to the picture's side."""
 
-DIGITS_PER_SCENE = (2, 5)
+DIGITS_PER_SCENE = (2, 4)
 LEAST_VISIBLE = 0.6
 """Share of a digit's pixels that later digits leave uncovered."""
 
