@@ -1,0 +1,160 @@
+"""The masked autoencoder of arXiv 2111.06377, written from the paper.
+
+The mask is 1 where a patch is removed and 0 where it is kept.
+Letters in shape comments: B batch, N patches, K kept, M removed (M = N - K), P prefix tokens, C width, p patch size.
+"""
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from timm.layers.attention import Attention
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+from torch.nn import functional
+
+from backbones.contract import BackboneSpec
+from backbones.positions import sincos_2d
+from backbones.vit import TimmViT
+from mae_bench.core.errors import ConfigError
+from mae_bench.objectives._parts import TOKEN_STD, initialise, initialise_vit, to_input
+from mae_bench.objectives.mae import Config
+
+NORM_EPS = 1e-6
+"""Of every LayerNorm, timm's own value for its blocks."""
+VARIANCE_EPS = 1e-6
+"""Added to a patch's variance before its root is taken (the released code)."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the decoder says about the removed patches."""
+
+    pixels: Tensor
+    """(B, M, p * p * 3), in the units of the target."""
+    ids_removed: Tensor
+    """(B, M) numbers of the patches predicted."""
+    mask: Tensor
+    """(B, N), 1 = removed."""
+
+
+class MaskedAutoencoder(nn.Module):
+    """A backbone that sees the kept patches only, and a light decoder that predicts the removed ones."""
+
+    def __init__(self, backbone: TimmViT, config: Config) -> None:
+        super().__init__()
+        self.backbone, self.config = backbone, config
+        spec = backbone.spec
+        self.grid = (spec.image_size[0] // spec.patch_size, spec.image_size[1] // spec.patch_size)
+        self.num_kept = int(self.grid[0] * self.grid[1] * (1 - config.mask_ratio))
+        if self.num_kept < 1:
+            raise ConfigError(f"mae.mask_ratio={config.mask_ratio} keeps none of {self.grid[0] * self.grid[1]} patches; lower it")
+        initialise_vit(backbone)
+        self.decoder = Decoder(spec, self.grid, config)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Loss of a batch of uint8 images (B, 3, H, W) under random masks."""
+        pixels = to_input(images, self.backbone.spec)
+        noise = torch.rand(len(pixels), self.grid[0] * self.grid[1], device=pixels.device)
+        return {"reconstruction": self.loss(pixels, noise)}
+
+    def loss(self, pixels: Tensor, noise: Tensor) -> Tensor:
+        """Mean squared error over the removed patches.
+
+        Args:
+            pixels: (B, 3, H, W), normalised.
+            noise: (B, N); the patches with the smallest values are kept.
+        """
+        predicted = self.predict(pixels, noise)
+        removed = take(patchify(pixels, self.backbone.spec.patch_size), predicted.ids_removed)
+        goal = normalise_patches(removed)[0] if self.config.norm_pix_loss else removed
+        return functional.mse_loss(predicted.pixels.float(), goal)
+
+    def predict(self, pixels: Tensor, noise: Tensor) -> Prediction:
+        """Mask, encode what is left and predict what is not."""
+        order = noise.argsort(dim=1)
+        ids_kept, ids_removed = order[:, : self.num_kept], order[:, self.num_kept :]
+        latent = self.backbone.encode_kept(pixels, ids_kept)
+        mask = torch.ones_like(noise).scatter(1, ids_kept, 0.0)
+        return Prediction(self.decoder(latent, ids_kept, ids_removed), ids_removed, mask)
+
+
+class Decoder(nn.Module):
+    """Transformer blocks over kept and mask tokens.
+
+    Tokens stay in the shuffled order, kept ones first: blocks do not care for order, positions are added by number, and the
+    removed patches are one slice, so that the end of the network is computed for them alone.
+    """
+
+    positions: Tensor
+
+    def __init__(self, spec: BackboneSpec, grid: tuple[int, int], config: Config) -> None:
+        super().__init__()
+        dim, self.num_prefix = config.decoder_dim, spec.num_prefix_tokens
+        if dim % config.decoder_heads or dim % 4:
+            raise ConfigError(f"mae.decoder_dim={dim} does not divide into {config.decoder_heads} heads and 4 parts of positions")
+        blocks = [Block(dim, config.decoder_heads, qkv_bias=True) for _ in range(config.decoder_depth)]
+        self.embed = nn.Linear(spec.embed_dim, dim)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.register_buffer("positions", sincos_2d(dim, grid, num_prefix=self.num_prefix))
+        self.blocks = nn.ModuleList([*blocks[:-1], LastBlock(blocks[-1])])
+        self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.head = nn.Linear(dim, spec.patch_size**2 * 3)
+        initialise(self)
+        nn.init.normal_(self.mask_token, std=TOKEN_STD)
+
+    def forward(self, latent: Tensor, ids_kept: Tensor, ids_removed: Tensor) -> Tensor:
+        """Predict pixels (B, M, p * p * 3) from encoded tokens (B, P + K, C)."""
+        tokens, places = self.embed(latent), self.positions[0, self.num_prefix :]
+        prefix = tokens[:, : self.num_prefix] + self.positions[:, : self.num_prefix]
+        kept = tokens[:, self.num_prefix :] + places[ids_kept]
+        removed = self.mask_token + places[ids_removed]
+        tokens = torch.cat([prefix, kept, removed], dim=1)
+        for block in self.blocks[:-1]:
+            tokens = block(tokens)
+        return self.head(self.norm(self.blocks[-1](tokens, ids_removed.shape[1])))
+
+
+class LastBlock(nn.Module):
+    """A timm block whose output is wanted for the last tokens only: all tokens are keys and values, only those are queries."""
+
+    def __init__(self, block: Block) -> None:
+        super().__init__()
+        self.norm1, self.norm2, self.mlp = block.norm1, block.norm2, block.mlp
+        self.attn = cast(Attention, block.attn)
+
+    def forward(self, tokens: Tensor, wanted: int) -> Tensor:
+        """The block's output for the last `wanted` tokens, (B, wanted, C)."""
+        normed, width = self.norm1(tokens), tokens.shape[-1]
+        qkv = self.attn.qkv
+        queries = functional.linear(normed[:, -wanted:], qkv.weight[:width], qkv.bias[:width])
+        keys, values = functional.linear(normed, qkv.weight[width:], qkv.bias[width:]).chunk(2, dim=-1)
+        q, k, v = (part.unflatten(-1, (self.attn.num_heads, -1)).transpose(1, 2) for part in (queries, keys, values))
+        mixed = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        out = tokens[:, -wanted:] + self.attn.proj(mixed)
+        return out + self.mlp(self.norm2(out))
+
+
+def patchify(images: Tensor, patch: int) -> Tensor:
+    """Pixels by patch, (B, N, p * p * 3): patches row by row, in each rows, then columns, then colours."""
+    batch, colours, height, width = images.shape
+    tiles = images.reshape(batch, colours, height // patch, patch, width // patch, patch)
+    return tiles.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
+
+
+def unpatchify(patches: Tensor, patch: int, grid: tuple[int, int]) -> Tensor:
+    """Put patches together again, (B, 3, H, W)."""
+    tiles = patches.unflatten(2, (patch, patch, 3)).unflatten(1, grid)
+    return tiles.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
+
+
+def normalise_patches(patches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Each patch by its own mean and (unbiased) variance; also gives that mean and deviation."""
+    mean = patches.mean(dim=-1, keepdim=True)
+    deviation = (patches.var(dim=-1, keepdim=True) + VARIANCE_EPS).sqrt()
+    return (patches - mean) / deviation, mean, deviation
+
+
+def take(patches: Tensor, ids: Tensor) -> Tensor:
+    """Some patches of each image, in the order of `ids`."""
+    return patches.gather(1, ids.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))

@@ -1,0 +1,66 @@
+"""Two views, a projection head and the NT-Xent loss; head and loss are lightly's."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.transforms import v2
+
+from backbones.contract import Backbone, BackboneSpec
+from backbones.vit import TimmViT
+from mae_bench.core.find import missing
+from mae_bench.objectives._parts import crop_and_flip, initialise_vit, to_input
+from mae_bench.objectives.simclr import Config
+
+BLUR = (0.1, 2.0)
+"""Deviation of the blur in pixels (arXiv 2002.05709, appendix A)."""
+
+
+class Contrastive(nn.Module):
+    """A backbone whose pooled tokens, projected, tell images apart."""
+
+    def __init__(self, backbone: Backbone, config: Config) -> None:
+        super().__init__()
+        head, loss = _lightly()
+        self.backbone, self.config = backbone, config
+        if isinstance(backbone, TimmViT):
+            initialise_vit(backbone)
+            backbone.net.patch_embed.requires_grad_(not config.freeze_patch_projection)
+        self.head = head(backbone.spec.embed_dim, config.hidden_dim, config.output_dim)
+        self.loss = loss(temperature=config.temperature, gather_distributed=torch.distributed.is_available())
+
+    def forward(self, views: Tensor) -> dict[str, Tensor]:
+        """Loss of a batch of pairs of uint8 views (B, 2, 3, H, W)."""
+        (features,) = self.backbone(to_input(views.transpose(0, 1).flatten(0, 1), self.backbone.spec))
+        first, second = self.head(features.pool(self.config.pool)).float().chunk(2)
+        return {"contrast": self.loss(first, second)}
+
+
+def two_views(config: Config, spec: BackboneSpec) -> Callable[[Tensor], Tensor]:
+    """Make pairs of views as in arXiv 2002.05709, appendix A: crop, flip, colour jitter (80 %), grey (20 %), blur; uint8."""
+    steps = [crop_and_flip(config, spec)]
+    if config.colour:
+        large, small = 0.8 * config.colour, 0.2 * config.colour
+        jitter = v2.RandomApply([v2.ColorJitter(large, large, large, small)], 0.8)
+        # Pillow changes the hue of a small image in half the time that tensor operations take.
+        steps += [v2.ToPILImage(), jitter, v2.RandomGrayscale(0.2), v2.PILToTensor()]
+    if config.blur:
+        side = max(1, min(spec.image_size) // 10)
+        steps.append(v2.RandomApply([v2.GaussianBlur(side + 1 - side % 2, BLUR)], config.blur))
+    view = v2.Compose(steps)
+    return lambda image: torch.stack([view(image), view(image)])
+
+
+def _lightly() -> tuple[Any, Any]:
+    """Projection head and loss.
+
+    Raises:
+        EnvironmentFault: lightly is not installed.
+    """
+    try:
+        from lightly.loss import NTXentLoss
+        from lightly.models.modules.heads import SimCLRProjectionHead
+    except ModuleNotFoundError as error:
+        raise missing(error, "objective simclr") from error
+    return SimCLRProjectionHead, NTXentLoss

@@ -1,0 +1,83 @@
+"""What an objective is, and the settings that all of them have."""
+
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from pydantic import Field
+
+from mae_bench.core.config import Config
+
+if TYPE_CHECKING:  # so that naming the recipes loads no torch
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from torch import Tensor, nn
+
+    from backbones.contract import Backbone, BackboneSpec
+
+
+class PretrainConfig(Config):
+    """What every objective can be told; each recipe says where its values come from."""
+
+    epochs: int = Field(ge=1)
+    """Passes over the training images."""
+    batch_size: int = Field(ge=1)
+    """Images of one optimizer step, over all processes and micro-batches (the effective batch)."""
+    accumulate: int = Field(default=1, ge=1)
+    """Micro-batches of one step in each process; they save memory, and leave batch norm and negatives the smaller batch."""
+    base_lr: float = Field(gt=0)
+    """Peak rate is `base_lr * batch_size / 256`."""
+    warmup_epochs: float = Field(ge=0)
+    """Linear warm-up from 0, in epochs; half a cosine to 0 follows."""
+    optimizer: Literal["adamw", "sgd", "lars"] = "adamw"
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Of AdamW."""
+    weight_decay: float = Field(ge=0)
+    """Biases, norms and other 1-D tensors are exempt."""
+    clip_grad: float | None = Field(default=None, gt=0)
+    """Largest norm of all gradients together; None does not clip."""
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    """Area of a random crop as a share of the image (torchvision's default)."""
+    flip: float = Field(default=0.5, ge=0, le=1)
+    """Probability of a horizontal flip."""
+    image_size: int | None = Field(default=None, ge=1)
+    """Side of the square input in pixels; None takes the architecture's own."""
+    drop_path: float = Field(default=0.0, ge=0, lt=1)
+    """Largest stochastic depth rate of the backbone."""
+    cache: Literal["auto", "always", "never"] = "auto"
+    """Whether decoded images stay in memory: `auto` keeps them where they take less than 512 MB."""
+
+
+class Objective(Protocol):
+    """A file of this room: what a backbone is pretrained to do."""
+
+    Config: type[PretrainConfig]
+    RECIPES: "dict[str, PretrainConfig]"
+    """Named settings; every objective has `paper` and `demo`."""
+    NEEDS_LABELS: bool
+
+    @staticmethod
+    def build(backbone: "Backbone", config: Any, num_classes: int) -> "nn.Module":
+        """Make what is trained: `module(batch)` gives a dict of loss terms, `module.backbone` is what is kept of it.
+
+        It is initialised from torch's current generator. A file may be a `HasPictures` as well.
+        """
+        ...
+
+    @staticmethod
+    def sample(config: Any, spec: "BackboneSpec") -> "Callable[[Tensor, int], Any]":
+        """Make the function that turns an RGB image (3, H, W) uint8 and its label into a training sample."""
+        ...
+
+    @staticmethod
+    def collate(samples: list[Any]) -> Any:
+        """Make a batch of samples."""
+        ...
+
+
+class HasPictures(Protocol):
+    """An objective that can draw what it has learned."""
+
+    @staticmethod
+    def pictures(module: "nn.Module", images: "Tensor", out: "Path") -> None:
+        """Draw what the module does with uint8 images (B, 3, H, W) into a file of the folder `out`."""
+        ...

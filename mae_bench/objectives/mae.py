@@ -1,0 +1,94 @@
+"""Masked autoencoding (arXiv 2111.06377): see a quarter of the patches, predict the pixels of the others."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from mae_bench.core.errors import ConfigError
+from mae_bench.objectives._settings import PretrainConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor, nn
+
+    from backbones.contract import Backbone, BackboneSpec
+
+NEEDS_LABELS = False
+
+
+class Config(PretrainConfig):
+    """Settings of a masked autoencoder; the defaults are the paper's."""
+
+    mask_ratio: float = Field(default=0.75, gt=0, lt=1)
+    """Share of removed patches (Figure 5); `int(N * (1 - mask_ratio))` of N are kept."""
+    norm_pix_loss: bool = True
+    """Whether each patch of the target is normalised by its own mean and variance (Table 1d)."""
+    decoder_dim: int = Field(default=512, ge=4)
+    """Width of the decoder (Table 1b)."""
+    decoder_depth: int = Field(default=8, ge=1)
+    """Blocks of the decoder (Table 1a)."""
+    decoder_heads: int = Field(default=16, ge=1)
+    """Attention heads of the decoder (the released code)."""
+
+
+RECIPES = {
+    # arXiv 2111.06377, Table 8, at the 1600 epochs of its Table 3; `epochs=800` is the length of its ablations (Table 1).
+    "paper": Config(
+        epochs=1600,
+        batch_size=4096,
+        base_lr=1.5e-4,
+        warmup_epochs=40,
+        betas=(0.9, 0.95),
+        weight_decay=0.05,
+        crop_scale=(0.2, 1.0),  # the released code; the table only names the augmentation
+        flip=0.5,
+    ),
+    # Under five minutes of one CPU core for vit_demo_patch8 on the embedded images; values found on them.
+    "demo": Config(
+        epochs=50,
+        batch_size=32,
+        base_lr=0.012,
+        warmup_epochs=5,
+        betas=(0.9, 0.95),
+        weight_decay=0.05,
+        crop_scale=(0.7, 1.0),
+        flip=0.0,  # digits are not mirror-symmetric
+        decoder_dim=64,
+        decoder_depth=1,
+        decoder_heads=2,
+    ),
+}
+
+
+def build(backbone: "Backbone", config: Config, num_classes: int) -> "nn.Module":
+    """Put a decoder on a backbone; see `Objective.build`."""
+    from backbones.vit import TimmViT
+    from mae_bench.objectives._autoencoder import MaskedAutoencoder
+
+    if not isinstance(backbone, TimmViT):
+        raise ConfigError(f"mae needs a plain ViT, and {backbone.spec.name} is not one; choose another --arch")
+    return MaskedAutoencoder(backbone, config)
+
+
+def sample(config: Config, spec: "BackboneSpec") -> "Callable[[Tensor, int], Any]":
+    """One random crop; see `Objective.sample`."""
+    from mae_bench.objectives._parts import crop_and_flip
+
+    view = crop_and_flip(config, spec)
+    return lambda image, label: view(image)
+
+
+def collate(samples: "list[Tensor]") -> "Tensor":
+    """A batch of images."""
+    import torch
+
+    return torch.stack(samples)
+
+
+def pictures(module: "nn.Module", images: "Tensor", out: Path) -> None:
+    """Draw `reconstructions.png`: masked image, reconstruction, original."""
+    from mae_bench.objectives._reconstructions import draw
+
+    draw(module, images, out / "reconstructions.png")

@@ -1,0 +1,223 @@
+"""The masked autoencoder: equal to transformers' ViTMAE, and the rules of the paper one by one."""
+
+import pytest
+import torch
+from torch import nn
+
+from backbones.zoo.vit import VitArch, assemble, initial_weights, spec_of
+from mae_bench.core.errors import ConfigError
+from mae_bench.objectives import mae
+from mae_bench.objectives._autoencoder import MaskedAutoencoder, normalise_patches, patchify, unpatchify
+from mae_bench.objectives._parts import to_input
+
+ARCH = VitArch(embed_dim=32, depth=2, num_heads=2, patch_size=8, mlp_dim=128, image_size=(32, 32))
+PATCHES = 16
+KEPT = 4
+
+
+def autoencoder(**changes) -> MaskedAutoencoder:
+    torch.manual_seed(0)
+    backbone = assemble(ARCH, spec_of(ARCH), initial_weights(ARCH, 0))
+    config = mae.RECIPES["paper"].model_copy(update={"decoder_dim": 16, "decoder_depth": 2, "decoder_heads": 2, **changes})
+    return MaskedAutoencoder(backbone, config)
+
+
+def inputs(batch: int = 5):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(batch, 3, 32, 32, generator=generator), torch.rand(batch, PATCHES, generator=generator)
+
+
+def peer_names(ours: str) -> list[str]:
+    """Parameters of ViTMAEForPreTraining that one of ours is made of (three where q, k and v are one matrix here)."""
+    side = "decoder." if ours.startswith("decoder.") else "vit."
+    kind = ours.rpartition(".")[2]
+    parts = ours.split(".")
+    if "blocks" in parts:
+        inner = ".".join(parts[parts.index("blocks") + 2 : -1])
+        renamed = {"norm1": "layernorm_before", "norm2": "layernorm_after", "attn.proj": "attention.o_proj"}
+        layer = f"{side}{'decoder_' if side == 'decoder.' else ''}layers.{parts[parts.index('blocks') + 1]}"
+        if inner == "attn.qkv":
+            return [f"{layer}.attention.{part}_proj.{kind}" for part in "qkv"]
+        return [f"{layer}.{renamed.get(inner, inner)}.{kind}"]
+    return [
+        {
+            "backbone.net.cls_token": "vit.embeddings.cls_token",
+            "backbone.net.pos_embed": "vit.embeddings.position_embeddings",
+            "backbone.net.patch_embed.proj": f"vit.embeddings.patch_embeddings.projection.{kind}",
+            "backbone.net.norm": f"vit.layernorm.{kind}",
+            "decoder.mask_token": "decoder.mask_token",
+            "decoder.positions": "decoder.decoder_pos_embed",
+            "decoder.embed": f"decoder.decoder_embed.{kind}",
+            "decoder.norm": f"decoder.decoder_norm.{kind}",
+            "decoder.head": f"decoder.decoder_pred.{kind}",
+        }[ours if kind in ("cls_token", "pos_embed", "mask_token", "positions") else ours.rpartition(".")[0]]
+    ]
+
+
+def peer_of(model: MaskedAutoencoder):
+    from transformers import ViTMAEConfig, ViTMAEForPreTraining
+
+    config = ViTMAEConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=128,
+        image_size=32,
+        patch_size=8,
+        decoder_hidden_size=16,
+        decoder_num_hidden_layers=2,
+        decoder_num_attention_heads=2,
+        decoder_intermediate_size=64,
+        layer_norm_eps=1e-6,
+        norm_pix_loss=model.config.norm_pix_loss,
+    )
+    peer = ViTMAEForPreTraining(config)
+    state = {}
+    for ours, tensor in model.state_dict().items():
+        names = peer_names(ours)
+        state |= dict(zip(names, tensor.chunk(len(names)), strict=True))
+    peer.load_state_dict(state)
+    return peer
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["norm_pix", "pixels"])
+def pair(request: pytest.FixtureRequest):
+    model = autoencoder(norm_pix_loss=request.param)
+    with torch.no_grad():  # away from the start, where biases are 0 and norms do nothing
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter += 0.1 * torch.randn_like(parameter)
+    peer = peer_of(model)
+    images, noise = inputs()
+    loss = model.loss(images, noise)
+    loss.backward()
+    theirs = peer(images, noise=noise)
+    theirs.loss.backward()
+    return model, peer, loss, theirs
+
+
+def test_loss_equals_transformers(pair):
+    _, _, loss, theirs = pair
+    assert loss.item() == pytest.approx(theirs.loss.item(), rel=1e-5)
+
+
+def test_every_gradient_equals_transformers(pair):
+    model, peer, _, _ = pair
+    gradients = {name: parameter.grad for name, parameter in peer.named_parameters()}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            expected = torch.cat([gradients[part] for part in peer_names(name)])
+            torch.testing.assert_close(parameter.grad, expected, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_mask_and_predictions_equal_transformers(pair):
+    model, _, _, theirs = pair
+    images, noise = inputs()
+    with torch.no_grad():
+        found = model.predict(images, noise)
+    assert torch.equal(found.mask, theirs.mask)
+    where = found.ids_removed.unsqueeze(-1).expand_as(found.pixels)
+    torch.testing.assert_close(found.pixels, theirs.logits.gather(1, where), rtol=1e-4, atol=1e-5)
+
+
+def test_positions_equal_transformers():
+    from transformers.models.vit_mae.modeling_vit_mae import build_2d_sinusoidal_position_embedding
+
+    rows, columns = build_2d_sinusoidal_position_embedding(4, 4, 32, cls_token=True).chunk(2, dim=1)
+    assert torch.equal(autoencoder().backbone.net.pos_embed[0], torch.cat([columns, rows], dim=1))
+
+
+def test_mask_is_one_where_removed_and_smallest_noise_is_kept():
+    model = autoencoder()
+    images, noise = inputs()
+    mask = model.predict(images, noise).mask
+    assert mask.sum(dim=1).tolist() == [PATCHES - KEPT] * 5
+    for row, draw in zip(mask, noise, strict=True):
+        assert draw[row == 0].max() < draw[row == 1].min()
+
+
+def test_encoder_sees_visible_tokens_only():
+    model, lengths = autoencoder(), {}
+    for name, block in (("encoder", model.backbone.net.blocks[0]), ("decoder", model.decoder.blocks[0])):
+        block.register_forward_hook(lambda _, args, out, name=name: lengths.__setitem__(name, args[0].shape[1]))
+    model.loss(*inputs())
+    assert lengths == {"encoder": 1 + KEPT, "decoder": 1 + PATCHES}
+
+
+def test_pixels_of_removed_patches_never_reach_the_prediction():
+    model = autoencoder()
+    images, noise = inputs()
+    before = model.predict(images, noise)
+    removed = before.mask.unflatten(1, (4, 4)).repeat_interleave(8, 1).repeat_interleave(8, 2).unsqueeze(1)
+    after = model.predict(images + removed * torch.randn_like(images), noise)
+    assert torch.equal(before.pixels, after.pixels)
+
+
+@pytest.mark.parametrize("norm_pix", [True, False])
+def test_loss_ignores_the_targets_of_visible_patches(norm_pix):
+    """With a decoder that says nothing, the loss depends on the removed patches alone."""
+    model = autoencoder(norm_pix_loss=norm_pix)
+    nn.init.zeros_(model.decoder.head.weight)
+    images, noise = inputs()
+    visible = 1 - model.predict(images, noise).mask
+    visible = visible.unflatten(1, (4, 4)).repeat_interleave(8, 1).repeat_interleave(8, 2).unsqueeze(1)
+    changed = images + visible * torch.randn_like(images)
+    assert model.loss(images, noise).item() == model.loss(changed, noise).item()
+    assert model.loss(images, noise).item() != model.loss(changed + torch.randn_like(images), noise).item()
+
+
+def test_loss_of_a_silent_decoder_is_the_mean_square_of_normalised_pixels():
+    model = autoencoder()
+    nn.init.zeros_(model.decoder.head.weight)
+    loss = model.loss(*inputs()).item()
+    count = 8 * 8 * 3
+    assert loss == pytest.approx((count - 1) / count, rel=1e-4)  # the variance is unbiased
+
+
+def test_normalised_target_by_hand():
+    values = torch.tensor([[[1.0, 2.0, 3.0, 6.0]]])
+    found, mean, deviation = normalise_patches(values)
+    assert mean.item() == 3.0
+    assert deviation.item() == pytest.approx((14 / 3 + 1e-6) ** 0.5)  # 4 + 1 + 0 + 9 over 3
+    assert found.flatten().tolist() == pytest.approx([value / (14 / 3) ** 0.5 for value in (-2, -1, 0, 3)], rel=1e-5)
+
+
+def test_a_flat_patch_has_a_finite_target():
+    found, _, _ = normalise_patches(torch.full((1, 1, 192), 0.7))
+    assert found.abs().max() < 1e-3
+
+
+def test_patches_go_row_by_row_and_back():
+    images = torch.arange(2 * 3 * 16 * 24.0).view(2, 3, 16, 24)
+    patches = patchify(images, 8)
+    assert patches.shape == (2, 6, 192)
+    assert torch.equal(patches[1, 4].view(8, 8, 3), images[1, :, 8:16, 8:16].permute(1, 2, 0))
+    assert torch.equal(unpatchify(patches, 8, (2, 3)), images)
+
+
+def test_initialisation_is_the_papers():
+    model = autoencoder()
+    net = model.backbone.net
+    for part in model.modules():
+        if isinstance(part, nn.Linear):
+            assert part.weight.abs().max() <= (6 / sum(part.weight.shape)) ** 0.5 and not part.bias.any()
+    bound = (6 / (32 + 192)) ** 0.5
+    assert 0.9 * bound < net.patch_embed.proj.weight.abs().max() <= bound
+    assert 0.01 < net.cls_token.std() < 0.03 and 0.01 < model.decoder.mask_token.std() < 0.03
+    assert not net.pos_embed.requires_grad and not net.pos_embed[:, 0].any()
+    assert "decoder.positions" not in dict(model.named_parameters())
+
+
+def test_forward_takes_bytes_and_draws_masks_from_the_global_generator():
+    model = autoencoder()
+    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    torch.manual_seed(3)
+    (loss,) = model(images).values()
+    torch.manual_seed(3)
+    noise = torch.rand(4, PATCHES)
+    assert loss.item() == model.loss(to_input(images, model.backbone.spec), noise).item()
+
+
+def test_a_ratio_that_keeps_nothing_is_refused():
+    with pytest.raises(ConfigError, match="mask_ratio"):
+        autoencoder(mask_ratio=0.99)

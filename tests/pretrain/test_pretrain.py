@@ -1,0 +1,186 @@
+"""A pretraining run: what it leaves, what it refuses, and that a cut run ends as an unbroken one."""
+
+import hashlib
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from backbones.source import open_source
+from mae_bench.core import faults, metrics
+from mae_bench.core.errors import ConfigError, Stopped
+from mae_bench.core.run import Run
+from mae_bench.objectives._images import load_images
+from mae_bench.pretrain import pretrain
+from tasks.handle import open_data
+
+SMALL = {"epochs": "2", "batch_size": "8", "warmup_epochs": "1", "image_size": "32"}
+STEPS = 4
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Two classes of 8 noisy images; val has 5 of each."""
+    root = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 8), ("val", 5)):
+        for name in ("dark", "light"):
+            (root / split / name).mkdir(parents=True)
+            for index in range(count):
+                pixels = rng.integers(0, 128, (40, 48, 3)) + 120 * (name == "light")
+                Image.fromarray(pixels.astype(np.uint8)).save(root / split / name / f"{index}.png")
+    return open_data(f"folder={root}")
+
+
+def go(objective, data, out, overrides=None, **changes):
+    run = Run(out, **{"seed": 3, "save_seconds": 0.0, **changes})
+    return pretrain(objective, "vit_demo_patch8", data, {**SMALL, **(overrides or {})}, run, recipe="demo")
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole") / "out"
+    go("mae", data, out)
+    return out
+
+
+def test_what_a_run_leaves(whole, data):
+    record = json.loads((whole / "pretrain.json").read_text())
+    assert record["sha256"] == hashlib.sha256((whole / "model.safetensors").read_bytes()).hexdigest()
+    assert (record["steps"], record["images"], record["device"]) == (STEPS, STEPS * 8, "cpu")
+    assert record["seconds"] > 0
+    assert record["images_per_second"] == pytest.approx(STEPS * 8 / record["seconds"])
+    config = yaml.safe_load((whole / "config.yaml").read_text())
+    assert (config["objective"], config["recipe"], config["arch"], config["seed"]) == ("mae", "demo", "vit_demo_patch8", 3)
+    assert config["settings"]["epochs"] == 2
+    assert config["settings"]["mask_ratio"] == 0.75
+    assert config["data"]["fingerprint"] == data.fingerprint
+    assert "torch" in config["versions"]
+    assert len(metrics.read(whole, "loss")) == STEPS
+    assert "done" in (whole / "log.txt").read_text()
+
+
+def test_picture_has_triplets_of_held_out_images(whole):
+    with Image.open(whole / "reconstructions.png") as picture:
+        assert picture.mode == "RGB"
+        assert picture.size[0] > 6 * 128 and picture.size[1] > 4 * 128  # eight triplets, two a row, four times enlarged
+
+
+def test_checkpoint_is_a_source(whole):
+    source = open_source(f"mine={whole}")
+    assert source.spec.method == "mae"
+    assert source.spec.pretrain_data.startswith("folder:")
+    assert source.spec.image_size == (32, 32)
+    assert source.ledger.summary()["matched"] > 50
+    (features,) = source.build()(torch.zeros(1, 3, 32, 32))
+    assert features.tokens.isfinite().all()
+
+
+def test_finished_run_returns_at_once(whole, data, monkeypatch):
+    monkeypatch.setattr("mae_bench.pretrain.train", None)
+    before = (whole / "pretrain.json").read_bytes()
+    assert go("mae", data, whole) == whole / "model.safetensors"
+    assert (whole / "pretrain.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("objective", "changes", "said"),
+    [
+        ("mae", {"base_lr": "0.5"}, "base_lr is 0.006 there, 0.5 here|base_lr is .* there, 0.5 here"),
+        ("supervised", {}, "objective is 'mae' there, 'supervised' here"),
+    ],
+)
+def test_other_settings_are_refused_and_nothing_is_touched(whole, data, objective, changes, said):
+    before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
+    with pytest.raises(ConfigError, match=said):
+        go(objective, data, whole, changes)
+    assert {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()} == before
+
+
+def test_other_seed_is_refused(whole, data):
+    with pytest.raises(ConfigError, match="seed is 3 there, 4 here"):
+        go("mae", data, whole, seed=4)
+
+
+def test_cache_is_no_other_training(whole, data):
+    assert go("mae", data, whole, {"cache": "never"}) == whole / "model.safetensors"
+
+
+def in_child(fault, *args):
+    """Pretrain in a forked process, as a kill needs one to hit; give its exit status."""
+    child = os.fork()
+    if child == 0:
+        os.environ[faults.VARIABLE] = fault
+        faults._visits.clear()
+        try:
+            go(*args)
+        except Stopped:
+            os._exit(75)
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.parametrize(("kind", "nth"), [("kill", 1), ("kill", 3), ("term", 2)])
+def test_R01_R02_cut_run_ends_as_the_unbroken_one(whole, data, tmp_path, kind, nth):
+    status = in_child(f"engine.step:{kind}:{nth}", "mae", data, tmp_path / "cut")
+    assert status == (-signal.SIGKILL if kind == "kill" else 75)
+    assert not (tmp_path / "cut" / "pretrain.json").exists()
+    weights = go("mae", data, tmp_path / "cut")
+    assert weights.read_bytes() == (whole / "model.safetensors").read_bytes()
+    assert metrics.read(tmp_path / "cut", "loss") == metrics.read(whole, "loss")
+    assert (tmp_path / "cut" / "reconstructions.png").read_bytes() == (whole / "reconstructions.png").read_bytes()
+
+
+def test_decoding_once_or_each_time_gives_the_same_weights(whole, data, tmp_path):
+    weights = go("mae", data, tmp_path / "never", {"cache": "never"}, workers=1)
+    assert weights.read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+def test_small_data_is_kept_in_memory(data, monkeypatch):
+    split = data.split("train")
+    assert load_images(split, lambda image, label: label, "auto").decoded is not None
+    assert load_images(split, lambda image, label: label, "never").decoded is None
+    monkeypatch.setattr("mae_bench.objectives._images.CACHE_BYTES", len(split) * 40 * 48 * 3)
+    assert load_images(split, lambda image, label: label, "auto").decoded is None
+
+
+def test_supervised_run_reads_labels(data, tmp_path):
+    go("supervised", data, tmp_path)
+    assert open_source(str(tmp_path / "model.safetensors")).spec.method == "supervised"
+    assert not (tmp_path / "reconstructions.png").exists()
+
+
+@pytest.mark.edge
+def test_contrastive_run(data, tmp_path):
+    pytest.importorskip("lightly.loss")
+    go("simclr", data, tmp_path)
+    assert open_source(str(tmp_path / "model.safetensors")).spec.method == "simclr"
+
+
+@pytest.mark.parametrize(
+    ("objective", "arch", "overrides", "said"),
+    [
+        ("mea", "vit_demo_patch8", {}, "unknown objective 'mea'; did you mean mae"),
+        ("mae", "vit_demo", {}, "unknown architecture 'vit_demo'; did you mean vit_demo_patch8"),
+        ("mae", "vit_demo_patch8", {"mask": "0.5"}, "unknown setting 'mask' of mae; did you mean mask_ratio"),
+        ("mae", "vit_demo_patch8", {"epochs": "0"}, "mae.epochs=0"),
+        ("mae", "vit_demo_patch8", {"image_size": "30"}, "30"),
+        ("mae", "vit_demo_patch8", {"decoder_heads": "7"}, "decoder_dim"),
+    ],
+)
+def test_wrong_settings_are_one_line(data, tmp_path, objective, arch, overrides, said):
+    with pytest.raises(ConfigError, match=said) as caught:
+        pretrain(objective, arch, data, overrides, Run(tmp_path / "out"), recipe="demo")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_unknown_recipe(data, tmp_path):
+    with pytest.raises(ConfigError, match="unknown recipe mae:papper; did you mean paper"):
+        pretrain("mae", "vit_demo_patch8", data, {}, Run(tmp_path), recipe="papper")
