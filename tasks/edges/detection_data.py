@@ -1,0 +1,163 @@
+"""COCO data as Detectron2 takes it: its transforms, its instances; files are decoded by the suite."""
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from detectron2.data import detection_utils
+from detectron2.data import transforms as T
+from detectron2.structures import BoxMode
+from pycocotools import mask as rle
+
+from mae_bench.core.errors import ConfigError, InputError
+from tasks.images import read_rgb
+
+if TYPE_CHECKING:
+    from tasks.data.coco import CocoSplit
+    from tasks.suite.detection import Config
+
+Sample = dict[str, Any]
+
+
+class ResizeScale(T.ResizeScale):
+    """Detectron2's, with at least one pixel a side: a long thin image scaled down far has none, and the resize fails."""
+
+    def get_transform(self, image: np.ndarray) -> Any:
+        """Draw a scale."""
+        return _at_least_a_pixel(super().get_transform(image))
+
+
+class ResizeShortestEdge(T.ResizeShortestEdge):
+    """The same for evaluation."""
+
+    def get_transform(self, image: np.ndarray) -> Any:
+        """Fit the shorter side to the size, or the longer one to the largest size."""
+        return _at_least_a_pixel(super().get_transform(image))
+
+
+class Images:
+    """Images of a split by number, resized for the detector; what training and evaluation have in common."""
+
+    def __init__(self, split: "CocoSplit", augmentations: list[T.Augmentation]) -> None:
+        self.split = split
+        self.numbers = list(range(len(split)))
+        self.augmentations = T.AugmentationList(augmentations)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: int) -> Sample:
+        """The image as Detectron2's models take it, without annotations.
+
+        Raises:
+            InputError: the file cannot be decoded, or has another size than the annotations say.
+        """
+        return self.load(index)[0]
+
+    def load(self, index: int) -> tuple[Sample, T.TransformList]:
+        """The same, with the transforms that were made."""
+        number = self.numbers[index]
+        stated, path = self.split.images[number], self.split.path(number)
+        # The orientation tag turns the picture, as in Detectron2's own reader.
+        pixels = np.asarray(read_rgb(path, exif=True))
+        height, width = pixels.shape[:2]
+        if (width, height) != (stated["width"], stated["height"]):
+            claim = f"{self.split.json_path.name} says {stated['width']} x {stated['height']}"
+            raise InputError(f"{path} is {width} x {height} pixels, but {claim}; correct one of them")
+        view = T.AugInput(pixels)
+        made = self.augmentations(view)
+        # (3, H, W), 0..255
+        tensor = torch.as_tensor(np.ascontiguousarray(np.moveaxis(np.asarray(view.image), 2, 0)))
+        return {"image": tensor, "image_id": stated["id"], "height": height, "width": width}, made
+
+
+class TrainImages(Images):
+    """Images with their instances, after random scaling, cropping and flipping.
+
+    Images without an object that is no crowd are left out, as Detectron2 leaves them out of training.
+    """
+
+    def __init__(self, split: "CocoSplit", config: "Config", *, masks: bool) -> None:
+        super().__init__(split, train_augmentations(config))
+        self.masks = masks
+        self.classes = {category: label for label, category in enumerate(split.category_ids)}
+        self.numbers = [number for number, image in enumerate(split.images) if objects(split, image["id"])]
+        # As Detectron2 has it for COCO, polygons stay polygons; data with a single run-length mask becomes bitmaps.
+        self.mask_format = "polygon" if masks and self._all_polygons() else "bitmask"
+
+    def __getitem__(self, index: int) -> Sample:
+        """One training sample; its randomness comes from NumPy's global generator."""
+        sample, made = self.load(index)
+        size = (sample["image"].shape[1], sample["image"].shape[2])
+        moved = [self._moved(truth, made, size) for truth in objects(self.split, sample["image_id"])]
+        instances = detection_utils.annotations_to_instances(moved, size, mask_format=self.mask_format)
+        if self.masks:
+            # A cropped object's box is that of its visible part, tighter than the cropped box.
+            instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
+        sample["instances"] = detection_utils.filter_empty_instances(instances)
+        return sample
+
+    def _moved(self, truth: dict[str, Any], made: T.TransformList, size: tuple[int, int]) -> dict[str, Any]:
+        """One object in Detectron2's format, after the transforms of its image; `size` is the new (height, width)."""
+        found = {"bbox": list(truth["bbox"]), "bbox_mode": BoxMode.XYWH_ABS, "category_id": self.classes[truth["category_id"]]}
+        if self.masks:
+            found["segmentation"] = segmentation(truth)
+        moved = detection_utils.transform_instance_annotations(found, made, size)
+        if isinstance(moved.get("segmentation"), np.ndarray):
+            moved["segmentation"] = np.array(moved["segmentation"])  # Pillow's arrays cannot be written to, and torch warns
+        return moved
+
+    def _all_polygons(self) -> bool:
+        return all(
+            isinstance(truth["segmentation"], list)
+            for number in self.numbers
+            for truth in objects(self.split, self.split.images[number]["id"])
+        )
+
+
+def train_augmentations(config: "Config") -> list[T.Augmentation]:
+    """Flip, large-scale jitter and crop, in ViTDet's order; the model pads what is smaller than the crop."""
+    side = config.image_size
+    return [
+        *([T.RandomFlip(prob=config.flip, horizontal=True)] if config.flip else []),
+        ResizeScale(*config.scale, target_height=side, target_width=side),
+        T.FixedSizeCrop(crop_size=(side, side), pad=False),  # type: ignore[arg-type]  # its annotation says one number
+    ]
+
+
+def eval_images(split: "CocoSplit", config: "Config") -> Images:
+    """Images whose longer side is `image_size`."""
+    side = config.image_size
+    return Images(split, [ResizeShortestEdge(short_edge_length=side, max_size=side)])
+
+
+def use_masks(config: "Config", *splits: "CocoSplit") -> bool:
+    """Whether masks are learned and measured: as set, or if all splits have them.
+
+    Raises:
+        ConfigError: masks are asked for and there are none.
+    """
+    without = [split.json_path for split in splits if not split.has_masks]
+    if config.masks and without:
+        raise ConfigError(f"detection: masks=True, but {without[0]} has no masks; set detection.masks=False")
+    return not without if config.masks is None else config.masks
+
+
+def objects(split: "CocoSplit", image_id: int) -> list[dict[str, Any]]:
+    """Annotations of an image without its crowd regions, which neither training nor evaluation asks to find."""
+    return [truth for truth in split.annotations[image_id] if not truth["iscrowd"]]
+
+
+def segmentation(truth: dict[str, Any]) -> Any:
+    """A copy of the polygons, or a compressed run-length mask; lists of counts, which COCO also has, Detectron2 does not take."""
+    found: Any = truth["segmentation"]
+    if isinstance(found, list):
+        return copy.deepcopy(found)
+    return rle.frPyObjects(found, *found["size"]) if isinstance(found["counts"], list) else found
+
+
+def _at_least_a_pixel(resize: Any) -> Any:
+    if isinstance(resize, T.NoOpTransform) or min(resize.new_h, resize.new_w) >= 1:
+        return resize
+    return T.ResizeTransform(resize.h, resize.w, max(1, resize.new_h), max(1, resize.new_w), resize.interp)
