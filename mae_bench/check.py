@@ -1,0 +1,49 @@
+"""`data check`: read all of a data set and say what is wrong with it."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from mae_bench.core.errors import InputError
+from mae_bench.job import reporter
+
+MOST_TOLD = 20
+"""Bad files that are named; all are counted."""
+
+
+def check_data(text: str, console: Console) -> int:
+    """Validate both splits of `DATASET=PATH` and decode every file of theirs.
+
+    Returns:
+        Exit code: 0, or 3 when files cannot be decoded.
+
+    Raises:
+        InputError: the layout or the annotations cannot be used.
+    """
+    from tasks.handle import open_data
+    from tasks.images import read_rgb
+
+    data = open_data(text)
+    splits = {"train": data.split("train"), "val": data.split("val")}
+    for name, split in splits.items():
+        _say(console, f"{name}: {len(split)} images, {len(split.classes)} classes")
+    bad: list[str] = []
+    files = [Path(path) for split in splits.values() for path in split.files()]
+    progress = reporter(data.root)
+    with progress.live():
+        progress.start("decode", len(files))
+        for path in files:
+            try:
+                read_rgb(path, exif=False)
+            except InputError as error:
+                bad.append(str(error))
+            progress.advance(note=f"{len(bad)} bad" if bad else "")
+    for line in bad[:MOST_TOLD]:
+        _say(console, line)
+    _say(console, f"{len(files)} files decoded, {len(bad)} bad; fingerprint {data.fingerprint}")
+    return InputError.exit_code if bad else 0
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(Text(line), soft_wrap=True)

@@ -1,0 +1,120 @@
+"""Tasks, recipes and settings of a command line."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any
+
+from mae_bench.core import find
+from mae_bench.core.config import Config, nearest
+from mae_bench.core.errors import ConfigError, EnvironmentFault
+
+ROOM = "tasks.suite"
+DEFAULT_RECIPE = "paper"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A task with the settings it is to run with."""
+
+    task: str
+    recipe: str
+    module: ModuleType
+    config: Config
+    changes: dict[str, Any]
+    fault: str
+
+
+@dataclass(frozen=True)
+class Blocked:
+    """A task that this machine lacks the packages to even look at."""
+
+    task: str
+    fault: str
+
+
+def load_task(task: str, room: str = ROOM) -> ModuleType:
+    """A task's file by name."""
+    return find.load(room, task, what="task")
+
+
+def find_recipe(module: ModuleType, task: str, recipe: str) -> Config:
+    """A task's settings by the name of the recipe."""
+    if recipe not in module.RECIPES:
+        raise ConfigError(f"unknown recipe {recipe!r} of {task}; {nearest(recipe, list(module.RECIPES))}")
+    config: Config = module.RECIPES[recipe]
+    return config
+
+
+def split_task(word: str) -> tuple[str, str]:
+    """Task and recipe of `TASK[:RECIPE]`."""
+    task, _, recipe = word.partition(":")
+    return task, recipe or DEFAULT_RECIPE
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Seeds of `0,1,2`."""
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not words or any(not word.isdecimal() or not word.isascii() for word in words):
+        raise ConfigError(f"--seeds {text!r}; write whole numbers from 0 on, such as 0,1,2")
+    return list(dict.fromkeys(int(word) for word in words))
+
+
+def changes_of(config: Config, recipe: Config) -> dict[str, Any]:
+    """The settings that differ from a recipe, by dotted key."""
+    return dict(_differences(config.model_dump(mode="json"), recipe.model_dump(mode="json")))
+
+
+def task_words(tasks: Sequence[str]) -> list[tuple[str, str]]:
+    """Task and recipe of each `TASK[:RECIPE]`, of words that may join several by commas."""
+    words = [split_task(word.strip()) for text in tasks for word in text.split(",") if word.strip()]
+    if not words:
+        raise ConfigError("no task; write for example -t knn,linear:demo")
+    return list(dict.fromkeys(words))
+
+
+def check_overrides(overrides: Mapping[str, str], words: Sequence[tuple[str, str]], room: str) -> None:
+    """Refuse settings that no planned task takes."""
+    planned = sorted({task for task, _ in words})
+    for key in overrides:
+        task, dot, _ = key.partition(".")
+        if not dot:
+            raise ConfigError(f"{key!r} names no task; write for example {planned[0]}.{key}={overrides[key]}")
+        if task not in planned:
+            why = "is not in -t" if task in find.names(room) else "is no task"
+            raise ConfigError(f"setting {key!r}: {task} {why}; {nearest(task, planned)}")
+
+
+def choose(words: Sequence[tuple[str, str]], overrides: Mapping[str, str], room: str) -> tuple[list[Choice], tuple[Blocked, ...]]:
+    """Load the tasks and make their settings; those whose packages are missing come apart."""
+    choices, blocked = [], []
+    for task, name in words:
+        try:
+            module = load_task(task, room)
+        except EnvironmentFault as error:
+            blocked.append(Blocked(f"{task}:{name}", str(error)))
+            continue
+        recipe = find_recipe(module, task, name)
+        own = {key.partition(".")[2]: value for key, value in overrides.items() if key.partition(".")[0] == task}
+        config = recipe.override(own, where=task) if own else recipe
+        choices.append(Choice(task, name, module, config, changes_of(config, recipe), _lacking(module, task)))
+    return choices, tuple(blocked)
+
+
+def _lacking(module: ModuleType, task: str) -> str:
+    """The line about the first module that a task needs and this machine lacks."""
+    for name in module.REQUIRES:
+        if find_spec(name) is None:
+            return str(find.missing(ModuleNotFoundError(name=name), f"task {task}"))
+    return ""
+
+
+def _differences(new: Mapping[str, Any], old: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for key, value in new.items():
+        if isinstance(value, dict) and isinstance(old.get(key), dict):
+            found += _differences(value, old[key], f"{prefix}{key}.")
+        elif value != old.get(key):
+            found.append((f"{prefix}{key}", value))
+    return found

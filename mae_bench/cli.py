@@ -1,0 +1,225 @@
+"""The command line, nothing else: words to calls, errors to one line and an exit code."""
+
+import io
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+from typer.exceptions import TyperException
+
+from mae_bench import __version__
+from mae_bench.cli_tools import HELP, data_app, doctor, setup_app, show_app
+from mae_bench.cli_words import Data, Debug, Device, Jobs, Out, Outs, Overwrite, Precision, Settings, Threads, Workers
+from mae_bench.core.errors import ConfigError, EnvironmentFault, MaeBenchError
+
+app = typer.Typer(
+    name="mae-bench",
+    help="Transfer tables for Vision Transformer checkpoints, as the MAE paper prints them.",
+    context_settings=HELP,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+for _name, _part in (("data", data_app), ("show", show_app), ("setup", setup_app)):
+    app.add_typer(_part, name=_name)
+app.command("doctor")(doctor)
+
+
+@app.command()
+def demo(
+    settings: Settings = None,
+    out: Out = Path("demo"),
+    scale: Annotated[str, typer.Option(metavar="demo|tiny", help="tiny: seconds a step, numbers without meaning.")] = "demo",
+    device: Device = None,
+    precision: Precision = None,
+    threads: Threads = None,
+    jobs: Jobs = None,
+    debug: Debug = False,
+) -> int:
+    """The main job on embedded data: pretrain, transfer to every task, print the table. Minutes on two CPU cores."""
+    from mae_bench.core.config import parse_assignments
+    from mae_bench.demo import run_demo
+    from mae_bench.options import make_options
+
+    overrides = parse_assignments(settings or [])
+    options = make_options(device=device, precision=precision, threads=threads, jobs=jobs, debug=debug)
+    return run_demo(out, scale=scale, overrides=overrides, options=options, console=Console())
+
+
+@app.command()
+def pretrain(
+    objective: Annotated[str, typer.Argument(help="See `ls objectives`.")],
+    arch: Annotated[str, typer.Option(help="Architecture; see `ls models`.")],
+    data: Annotated[str, typer.Option("-d", "--data", metavar="folder=PATH", help="Images to learn from.")],
+    out: Out,
+    settings: Settings = None,
+    recipe: Annotated[str, typer.Option(help="Named settings; see `ls recipes`.")] = "paper",
+    seed: Annotated[int, typer.Option(help="Of all randomness.")] = 0,
+    device: Device = None,
+    precision: Precision = None,
+    threads: Threads = None,
+    workers: Workers = 0,
+    debug: Debug = False,
+) -> int:
+    """Train a backbone by itself; OUT/model.safetensors goes into `run -m` as it is."""
+    from mae_bench.job import BUSY, log_to_stderr, started_as_job, work_in
+    from mae_bench.start import pretrain_in
+
+    if started_as_job():
+        log_to_stderr()
+    words = {"device": device, "precision": precision, "threads": threads, "workers": workers}
+    work = pretrain_in(objective, arch, data, out, settings or [], recipe=recipe, seed=seed, **words)
+    code = work_in(out, work, debug=debug)
+    return EnvironmentFault.exit_code if code == BUSY and not started_as_job() else code
+
+
+@app.command()
+def run(
+    model: Annotated[list[str], typer.Option("-m", "--model", metavar="[NAME=]SRC", help="Checkpoint; see `ls models`.")],
+    task: Annotated[list[str], typer.Option("-t", "--task", metavar="TASK[:RECIPE],...", help="See `ls recipes`.")],
+    data: Data,
+    out: Out,
+    settings: Settings = None,
+    seeds: Annotated[str, typer.Option(metavar="0,1,2", help="One cell for each.")] = "0",
+    device: Device = None,
+    precision: Precision = None,
+    threads: Threads = None,
+    workers: Workers = 0,
+    jobs: Jobs = None,
+    overwrite: Overwrite = "",
+    debug: Debug = False,
+) -> int:
+    """Measure checkpoints on tasks; what is finished is skipped, what was stopped goes on."""
+    from mae_bench.choose import parse_seeds
+    from mae_bench.core.config import parse_assignments
+    from mae_bench.options import make_options
+    from mae_bench.plan import make_plan
+    from mae_bench.runner import run_plan
+
+    overrides, numbers = parse_assignments(settings or []), parse_seeds(seeds)
+    options = make_options(
+        device=device, precision=precision, threads=threads, workers=workers, jobs=jobs, debug=debug, overwrite=overwrite
+    )
+    plan = make_plan(model, task, data, out, overrides=overrides, seeds=numbers, options=options)
+    return run_plan(plan, out, options, Console())
+
+
+@app.command()
+def status(out: Annotated[Path, typer.Argument(metavar="OUT", help="Output folder of a run.")]) -> None:
+    """What is done, runs, failed or is missing."""
+    from mae_bench.status import show_status
+
+    show_status(out, Console())
+
+
+@app.command()
+def retry(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Output folder of a run.")],
+    device: Device = None,
+    precision: Precision = None,
+    threads: Threads = None,
+    workers: Workers = 0,
+    jobs: Jobs = None,
+    overwrite: Overwrite = "",
+    debug: Debug = False,
+) -> int:
+    """Run what was asked for and is not done: failed, stopped or never started."""
+    from mae_bench.options import make_options
+    from mae_bench.runner import retry as run_again
+
+    options = make_options(
+        device=device, precision=precision, threads=threads, workers=workers, jobs=jobs, debug=debug, overwrite=overwrite
+    )
+    return run_again(out, options, Console())
+
+
+@app.command()
+def table(
+    outs: Outs,
+    form: Annotated[str, typer.Option("--format", metavar="rich|md|csv|json", help="Of the output.")] = "rich",
+    everything: Annotated[bool, typer.Option("--all", help="All metrics, not the headline ones alone.")] = False,
+) -> None:
+    """The transfer table, with the cost of each cell."""
+    from results.formats import render
+    from results.table import build_table
+
+    text = render(build_table(outs, _warn, everything=everything), form, Console())
+    if text is not None:
+        typer.echo(text, nl=False)
+
+
+@app.command()
+def report(
+    outs: Outs, path: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The page.")] = Path("report.html")
+) -> None:
+    """One HTML page: table, cost, losses, pictures, protocols. It loads nothing from the network."""
+    from results.report import write_report
+
+    typer.echo(str(write_report(outs, path, _warn)))
+
+
+@app.command("ls")
+def list_names(
+    what: Annotated[str, typer.Argument(metavar="models|tasks|objectives|datasets|formats|recipes", help="Kind of thing.")],
+) -> None:
+    """The names there are."""
+    from mae_bench.listing import listing
+
+    items = listing(what)
+    width = max((len(item.name) for item in items), default=0)
+    for item in items:
+        typer.echo(f"{item.name:<{width}}  {item.text}".rstrip())
+
+
+@app.callback(invoke_without_command=True)
+def version_of(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Transfer tables for Vision Transformer checkpoints, as the MAE paper prints them."""
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run the command line and give the exit code; errors are one line on standard error."""
+    given = sys.argv[1:] if words is None else words
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without some character shows the rest
+    try:
+        return int(app(args=given, prog_name="mae-bench", standalone_mode=False) or 0)
+    except MaeBenchError as error:
+        if "--debug" in given:
+            traceback.print_exc()
+        _say(str(error))
+        return error.exit_code
+    except TyperException as error:
+        said = error.format_message() if hasattr(error, "format_message") else "stopped"
+        if said:  # without any words the help has been shown already
+            _say(f"{' '.join(said.split()).rstrip('.')}; see mae-bench {_command(given)}--help")
+        return int(getattr(error, "exit_code", ConfigError.exit_code))
+
+
+def _command(words: list[str]) -> str:
+    """The words that name the command given, to be followed by `--help`."""
+    known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    groups = {group.name for group in app.registered_groups}
+    first = words[0] if words else ""
+    return f"{first} " if first in known | groups else ""
+
+
+def _warn(line: str) -> None:
+    Console(stderr=True).print(Text(f"warning: {line}"), soft_wrap=True)
+
+
+def _say(line: str) -> None:
+    Console(stderr=True).print(Text(f"mae-bench: {' '.join(line.split())}"), soft_wrap=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

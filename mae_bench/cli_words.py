@@ -1,0 +1,20 @@
+"""The words that several commands share: options and arguments with their help."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ADVANCED = "Machine"
+
+Out = Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="Folder for everything; the same one goes on.")]
+Outs = Annotated[list[Path], typer.Argument(metavar="OUT...", help="Output folders of earlier runs.")]
+Settings = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings, such as linear.epochs=10.")]
+Data = Annotated[list[str], typer.Option("-d", "--data", metavar="DATASET=PATH", help="Data set; may be given again.")]
+Device = Annotated[str | None, typer.Option(help="cpu or cuda; the best there is.", rich_help_panel=ADVANCED)]
+Precision = Annotated[str | None, typer.Option(help="fp32, bf16 or fp16; bf16 on a GPU.", rich_help_panel=ADVANCED)]
+Threads = Annotated[int | None, typer.Option(help="CPU threads of each job; the cores divided.", rich_help_panel=ADVANCED)]
+Workers = Annotated[int, typer.Option(help="Data loading processes of each job.", rich_help_panel=ADVANCED)]
+Jobs = Annotated[int | None, typer.Option(help="Jobs at a time: one a GPU, two on a CPU.", rich_help_panel=ADVANCED)]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.", rich_help_panel=ADVANCED)]
+Overwrite = Annotated[str, typer.Option(metavar="failed|always", help="Begin those cells anew.", rich_help_panel=ADVANCED)]

@@ -1,0 +1,177 @@
+"""The started side of a job: its lock, its progress file, its status and exit code, and its end with its parent."""
+
+import ctypes
+import fcntl
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+from mae_bench.core.errors import EnvironmentFault, MaeBenchError, Stopped
+from mae_bench.core.files import write_json
+from mae_bench.core.progress import Bar, FileReporter, Reporter
+from mae_bench.lines import Lines
+from results.store import STATUS
+
+PARENT = "MAE_BENCH_PARENT"
+"""Environment variable with the process id of the program that started this one as a job."""
+LOCK = ".lock"
+BUSY = 76
+"""Exit code: another process works in the folder, or has just changed what is to be done there; try again later."""
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Busy(Exception):
+    """Another process holds the folder."""
+
+
+def started_as_job() -> bool:
+    """Whether this process was started by `mae_bench.launch`."""
+    return PARENT in os.environ
+
+
+def reporter(folder: Path) -> Reporter:
+    """Progress goes to a file when a parent shows it, else to the terminal, or as lines to what is none."""
+    if started_as_job():
+        return FileReporter(folder)
+    return Bar() if sys.stdout.isatty() else Lines()
+
+
+def end_with_parent() -> None:
+    """Be asked to stop when the starting process dies, whatever kills it, so that no orphan races a second run."""
+    parent = os.environ.get(PARENT)
+    if parent is None or not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != int(parent):
+        raise Stopped("the program that started this job is gone")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process alone; the system lets go when the process ends, however it ends.
+
+    Raises:
+        Busy: another process holds it.
+    """
+    file = _take(folder)
+    try:
+        yield
+    finally:
+        file.close()
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process works in the folder at this moment."""
+    if not (folder / LOCK).exists():
+        return False
+    try:
+        _take(folder).close()
+    except Busy:
+        return True
+    except EnvironmentFault:
+        return False
+    return False
+
+
+def work_in(folder: Path, work: Callable[[], None], *, debug: bool = False) -> int:
+    """Do the work of a job in its folder and leave how it ended in `status.json`.
+
+    Args:
+        folder: the job's folder; locked while the work is done.
+        work: raises for everything that goes wrong.
+        debug: keeps the traceback of errors that one line explains.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        end_with_parent()
+        with locked(folder), _stopping():
+            _leave(folder, "running", "", 0)
+            code, message = _outcome(work, debug)
+            _leave(folder, {0: "done", Stopped.exit_code: "stopped"}.get(code, "failed"), message, code)
+    except Busy:
+        code, message = BUSY, f"another process works in {folder}"
+    except MaeBenchError as error:
+        code, message = error.exit_code, str(error)
+    if message:
+        print(f"mae-bench: {message}", file=sys.stderr, flush=True)  # noqa: T201
+    return code
+
+
+def one_line(text: object, limit: int = 600) -> str:
+    """A text on one line, with an end."""
+    words = " ".join(str(text).split())
+    return words if len(words) <= limit else words[: limit - 1] + "…"
+
+
+def log_to_stderr() -> None:
+    """Send the suite's own log lines to the log of the job."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+
+
+def _outcome(work: Callable[[], None], debug: bool) -> tuple[int, str]:
+    try:
+        work()
+    except Busy:
+        raise
+    except MaeBenchError as error:
+        if debug:
+            traceback.print_exc()
+        return error.exit_code, one_line(error)
+    except KeyboardInterrupt:
+        return Stopped.exit_code, "stopped by a second Ctrl-C"
+    except Exception as error:  # the end of the process: a fault of the suite is told with its traceback, never passed over
+        traceback.print_exc()
+        return 1, one_line(f"{type(error).__name__}: {error}")
+    return 0, ""
+
+
+@contextmanager
+def _stopping() -> Iterator[None]:
+    """Outside the engine, which saves first, a signal ends the work at once; the next run does that part again."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Stopped(f"stopped by {signal.Signals(number).name}; the same command goes on from there")
+
+    wanted = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    previous = {number: signal.signal(number, stop) for number in wanted}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _leave(folder: Path, state: str, message: str, code: int) -> None:
+    write_json(folder / STATUS, {"state": state, "message": message, "exit_code": code, "pid": os.getpid(), "time": time.time()})
+
+
+def _take(folder: Path) -> IO[bytes]:
+    """Open and lock the lock file; a record lock is not inherited by data workers, so none of them can keep it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / LOCK).open("ab")
+    except OSError as error:
+        raise EnvironmentFault(f"cannot write in {folder}: {error.strerror}; choose another -o") from error
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        if isinstance(error, BlockingIOError | PermissionError):
+            raise Busy(str(folder)) from error
+        raise EnvironmentFault(f"cannot lock {folder / LOCK}: {error.strerror}; choose an -o elsewhere") from error
+    return file

@@ -1,0 +1,222 @@
+"""Jobs, each its own process: started longest first, watched through files, stopped together."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+
+from mae_bench.core import progress
+from mae_bench.core.errors import Stopped
+from mae_bench.job import BUSY, PARENT
+from mae_bench.jobs import LOG, Display, Job, Outcome, Seen
+from results.store import STATUS, read_object
+
+POLL_SECONDS = 0.1
+BUSY_SECONDS = 3.0
+"""Wait before another look at a folder that another process works in."""
+
+
+@dataclass
+class _Running:
+    job: Job
+    process: subprocess.Popen[bytes]
+    slot: int
+    started: float
+
+    def seen(self) -> Seen:
+        """The job as its files tell."""
+        return Seen(self.job, self.started, read_object(self.job.folder / progress.FILE))
+
+
+class _StopAsked:
+    """Counts the signals that ask this program to stop."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.name = ""
+
+    def take(self, number: int, frame: FrameType | None) -> None:
+        """Signal handler."""
+        self.count += 1
+        self.name = signal.Signals(number).name
+
+
+def run_jobs(jobs: Sequence[Job], slots: Sequence[Mapping[str, str]], display: Display) -> list[Outcome]:
+    """Run jobs until none is left.
+
+    Args:
+        jobs: what to run; ended jobs may add to it.
+        slots: environment variables of each place a job can run in; as many jobs run at a time.
+        display: shows what goes on.
+
+    Returns:
+        How each job ended, in the order of ending; those never started after a signal are `stopped`.
+    """
+    with _collect_signals() as asked:
+        return _Pool(jobs, slots, display, asked).run()
+
+
+def check_stopped(outcomes: Sequence[Outcome]) -> None:
+    """Raise `Stopped` with one line when a signal ended the jobs."""
+    left = [outcome for outcome in outcomes if outcome.state == "stopped"]
+    if left:
+        raise Stopped(f"stopped; {len(left)} of {len(outcomes)} are not finished; the same command goes on from there")
+
+
+class _Pool:
+    """The jobs of one call: which wait, which run, which have ended."""
+
+    def __init__(self, jobs: Sequence[Job], slots: Sequence[Mapping[str, str]], display: Display, asked: _StopAsked) -> None:
+        self.waiting = list(jobs)
+        self.slots, self.display, self.asked = list(slots), display, asked
+        self.free = list(range(len(self.slots)))
+        self.running: list[_Running] = []
+        self.outcomes: list[Outcome] = []
+        self.not_before: dict[str, float] = {}
+        self.forwarded = 0
+
+    def run(self) -> list[Outcome]:
+        try:
+            while self.running or (self.waiting and not self.asked.count):
+                self._forward()
+                self._start_what_fits()
+                self._collect()
+                self.display.watch(
+                    {
+                        run.job.name: Seen(run.job, run.started, read_object(run.job.folder / progress.FILE))
+                        for run in self.running
+                    },
+                    self.waiting,
+                )
+                time.sleep(POLL_SECONDS)
+        finally:
+            self._kill()
+        for job in self.waiting:
+            self.outcomes.append(Outcome(job, "stopped", message="not started"))
+        return self.outcomes
+
+    def _start_what_fits(self) -> None:
+        now = time.monotonic()
+        for job in sorted(self.waiting, key=lambda job: -job.weight):
+            if not self.free or self.asked.count:
+                return
+            if self.not_before.get(job.name, 0.0) > now:
+                continue
+            ready = job.prepare()
+            if ready == "busy":
+                self.not_before[job.name] = now + BUSY_SECONDS
+                continue
+            self.waiting.remove(job)
+            if ready == "done":
+                self._end(Outcome(job, "elsewhere"))
+            else:
+                self._start(job)
+
+    def _start(self, job: Job) -> None:
+        slot = self.free.pop(0)
+        job.folder.mkdir(parents=True, exist_ok=True)
+        for name in (STATUS, progress.FILE):
+            (job.folder / name).unlink(missing_ok=True)
+        environment = {**os.environ, **self.slots[slot], PARENT: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
+        with (job.folder / LOG).open("ab") as log:
+            log.write(f"--- {datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z} {' '.join(job.command)}\n".encode())
+            log.flush()
+            process = subprocess.Popen(
+                job.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, process_group=0
+            )
+        self.running.append(_Running(job, process, slot, time.monotonic()))
+        self.display.begin(job)
+
+    def _collect(self) -> None:
+        for run in list(self.running):
+            code = run.process.poll()
+            if code is None:
+                continue
+            self.running.remove(run)
+            self.free.append(run.slot)
+            if code == BUSY and not self.asked.count:
+                self.not_before[run.job.name] = time.monotonic() + BUSY_SECONDS
+                self.waiting.append(run.job)
+                continue
+            seconds = time.monotonic() - run.started
+            killed = code < 0 and self.asked.count > 1
+            self._end(Outcome(run.job, "stopped", seconds, "killed") if killed else _outcome(run.job, code, seconds))
+
+    def _end(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+        self.display.end(outcome)
+        if outcome.state in ("done", "elsewhere"):
+            self.waiting.extend(outcome.job.then())
+
+    def _forward(self) -> None:
+        """The first signal asks the jobs to save and stop; the second kills them."""
+        if self.asked.count > 1:
+            self._kill()
+        elif self.asked.count > self.forwarded:
+            self.display.stopping()
+            for run in self.running:
+                run.process.terminate()
+        self.forwarded = self.asked.count
+
+    def _kill(self) -> None:
+        for run in self.running:
+            try:
+                os.killpg(run.process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        for run in self.running:
+            run.process.wait()
+
+
+def _outcome(job: Job, code: int, seconds: float) -> Outcome:
+    if code == 0:
+        return Outcome(job, "done", seconds)
+    if code in (Stopped.exit_code, BUSY, -signal.SIGTERM, -signal.SIGINT):
+        return Outcome(job, "stopped", seconds, "stopped")
+    told = read_object(job.folder / STATUS)
+    if told.get("state") == "failed" and told.get("message"):
+        return Outcome(job, "failed", seconds, str(told["message"]))
+    if code < 0:
+        name = signal.Signals(-code).name
+        hint = "; the system may have been out of memory, try a smaller --jobs" if code == -signal.SIGKILL else ""
+        return Outcome(job, "failed", seconds, f"killed by {name}{hint}")
+    return Outcome(job, "failed", seconds, last_line(job.folder / LOG) or f"exit code {code}")
+
+
+def last_line(path: Path) -> str:
+    """The last line of a log that says something."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - 8192))
+            lines = [line.strip() for line in file.read().decode(errors="replace").splitlines()]
+    except OSError:
+        return ""
+    return next((line[:600] for line in reversed(lines) if line and not line.startswith("--- ")), "")
+
+
+def python(*words: str) -> tuple[str, ...]:
+    """The command that runs a module of the suite with this interpreter."""
+    return (sys.executable, "-m", *words)
+
+
+@contextmanager
+def _collect_signals() -> Iterator[_StopAsked]:
+    asked = _StopAsked()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    wanted = (signal.SIGTERM, signal.SIGINT)
+    previous = {number: signal.signal(number, asked.take) for number in wanted}
+    try:
+        yield asked
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,99 @@
+"""How a run uses its machine: device, precision, cores and jobs. None of it belongs to a cell's key."""
+
+import os
+from dataclasses import dataclass
+
+from mae_bench.core.errors import ConfigError
+from mae_bench.environment import cores
+
+PRECISIONS = ("fp32", "bf16", "fp16")
+OVERWRITE = ("failed", "always")
+MOST_JOBS = 2
+"""Cells run at a time on a CPU unless asked otherwise: more of them want more memory than most machines have."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How cells are run."""
+
+    device: str = "cpu"
+    precision: str = "fp32"
+    threads: int = 1
+    workers: int = 0
+    jobs: int = 1
+    save_seconds: float = 60.0
+    debug: bool = False
+    overwrite: str = ""
+    """`failed`: failed cells start from the beginning; `always`: all do; else only what is missing runs."""
+
+
+def make_options(
+    *,
+    device: str | None = None,
+    precision: str | None = None,
+    threads: int | None = None,
+    workers: int = 0,
+    jobs: int | None = None,
+    save_seconds: float = 60.0,
+    debug: bool = False,
+    overwrite: str = "",
+) -> Options:
+    """Fill in what the machine decides: the device, and how many jobs share its cores.
+
+    Raises:
+        ConfigError: a value that cannot be.
+    """
+    if overwrite and overwrite not in OVERWRITE:
+        raise ConfigError(f"--overwrite {overwrite!r}; use {' or '.join(OVERWRITE)}")
+    if (jobs is not None and jobs < 1) or (threads is not None and threads < 1) or workers < 0:
+        raise ConfigError("--jobs and --threads are at least 1, --workers at least 0")
+    place = choose_device(device)
+    parallel = jobs or (max(1, gpus()) if place == "cuda" else min(MOST_JOBS, cores()))
+    return Options(
+        device=place,
+        precision=choose_precision(precision, place),
+        threads=threads or max(1, cores() // parallel),
+        workers=workers,
+        jobs=parallel,
+        save_seconds=save_seconds,
+        debug=debug,
+        overwrite=overwrite,
+    )
+
+
+def choose_device(asked: str | None) -> str:
+    """The device asked for, or the best there is."""
+    from mae_bench.core.run import default_device
+
+    if asked is None:
+        return default_device()
+    if asked not in ("cpu", "cuda"):
+        raise ConfigError(f"--device {asked!r}; use cpu or cuda")
+    if asked == "cuda" and default_device() != "cuda":
+        raise ConfigError("--device cuda, but torch sees no such device; use --device cpu, or see mae-bench doctor")
+    return asked
+
+
+def choose_precision(asked: str | None, device: str) -> str:
+    """The precision asked for; else bf16 where it is fast, and fp32 on a CPU."""
+    if asked is not None and asked not in PRECISIONS:
+        raise ConfigError(f"--precision {asked!r}; use {', '.join(PRECISIONS)}")
+    return asked or ("bf16" if device == "cuda" else "fp32")
+
+
+def gpus() -> int:
+    """Number of GPUs torch sees."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def slots(options: Options) -> list[dict[str, str]]:
+    """The environment of each place a job can run in: its threads, and one GPU each where there are several."""
+    threads = {name: str(options.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    count = gpus() if options.device == "cuda" else 0
+    if count < 2:
+        return [threads] * options.jobs
+    given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = given.split(",") if given else [str(number) for number in range(count)]
+    return [{**threads, "CUDA_VISIBLE_DEVICES": names[number % count]} for number in range(options.jobs)]

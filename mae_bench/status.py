@@ -1,0 +1,57 @@
+"""How far the cells of an output folder are, read from their files."""
+
+from collections import Counter
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mae_bench.core.progress import FILE
+from mae_bench.display import duration
+from mae_bench.job import is_locked
+from results.names import plain
+from results.store import StoredCell, read_object, stored_cells
+
+STYLES = {"done": "green", "failed": "bold red", "running": "cyan", "interrupted": "yellow", "planned": "dim"}
+
+
+def show_status(out: Path, console: Console) -> None:
+    """One line for each cell that is not done, and how many there are of each state."""
+    cells = stored_cells(out, lambda line: console.print(Text(f"warning: {line}"), soft_wrap=True))
+    states = {cell.folder: state_of(cell) for cell in cells}
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for head in ("state", "cell", "details"):
+        table.add_column(head, overflow="fold")
+    for cell in cells:
+        state = states[cell.folder]
+        if state != "done":
+            table.add_row(Text(state, style=STYLES[state]), Text(plain(cell.title)), Text(details(cell, state)))
+    if table.rows:
+        console.print(table)
+    counts = Counter(states.values())
+    told = ", ".join(f"{counts[state]} {state}" for state in STYLES if counts[state])
+    console.print(Text(told or "no cells yet"), soft_wrap=True)
+    if any(state in ("failed", "interrupted", "planned") for state in states.values()):
+        console.print(Text(f"mae-bench retry {out} runs what is not done"), soft_wrap=True)
+
+
+def state_of(cell: StoredCell) -> str:
+    """State of a cell, told apart by whether a process works on it at this moment."""
+    if cell.state == "done":
+        return "done"
+    if is_locked(cell.folder):
+        return "running"
+    return {"failed": "failed", "planned": "planned"}.get(cell.state, "interrupted")
+
+
+def details(cell: StoredCell, state: str) -> str:
+    """A few words about a cell that is not done."""
+    if state == "failed":
+        return plain(f"{cell.message} (log: {cell.folder / 'log.txt'})")
+    spent = read_object(cell.folder / "elapsed.json").get("seconds")
+    words = [f"{duration(float(spent))} so far"] if isinstance(spent, int | float) else []
+    now = read_object(cell.folder / FILE)
+    if now:
+        words.insert(0, f"{now.get('title')} {now.get('done')}/{now.get('total')} {now.get('note', '')}".rstrip())
+    return plain(", ".join(words))

@@ -1,0 +1,198 @@
+"""What a finished cell leaves: one JSON file with the numbers and everything needed to get them again."""
+
+import json
+import math
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, Field, ValidationError
+
+from mae_bench.core import faults
+from mae_bench.core.config import Config
+from mae_bench.core.files import write_json
+
+FILE = "record.json"
+SCHEMA = 1
+"""Version of the layout of the file; a reader refuses newer ones."""
+
+Z_95 = 1.959963984540054
+"""Standard normal quantile of a two-sided 95 % interval."""
+
+
+class Score(Config):
+    """One measured number."""
+
+    value: float
+    unit: str = "%"
+    stderr: float | None = None
+    """Sampling error of the evaluation set, in `unit`; None where the metric is no mean over samples."""
+    ci95: tuple[float, float] | None = None
+    """95 % interval of the same, in `unit` (Wilson's for accuracies)."""
+    higher_is_better: bool = True
+
+
+class Model(Config):
+    """The checkpoint that was measured, and how much of it was loaded."""
+
+    name: str
+    """Name in tables."""
+    source: str
+    """SRC as given on the command line."""
+    sha256: str
+    """Of the checkpoint file."""
+    ledger: dict[str, int] = Field(default_factory=dict)
+    """Number of tensors matched, converted, resized, dropped, missing."""
+    arch: str = "unknown"
+    method: str = "unknown"
+    pretrain_data: str = "unknown"
+
+
+class Protocol(Config):
+    """How it was measured."""
+
+    task: str
+    recipe: str
+    config: dict[str, Any]
+    """The full settings: the recipe with the overrides in it."""
+    changes: dict[str, Any] = Field(default_factory=dict)
+    """The settings that differ from the named recipe, by dotted key."""
+    config_digest: str
+    """Of the settings; cells of unlike digests are not comparable."""
+    version: int = 1
+    """Of the task's code: raised when the same settings begin to mean another number."""
+    selection: str = "unknown"
+    """Which weights the number is of."""
+
+
+class Dataset(Config):
+    """What it was measured on."""
+
+    name: str
+    """Name in tables and folders."""
+    given: str
+    """DATASET=PATH as given on the command line."""
+    kind: str
+    fingerprint: str
+    counts: dict[str, int] = Field(default_factory=dict)
+    """Images in `train` and `val`."""
+    classes: int | None = None
+
+
+class Cost(Config):
+    """What it took."""
+
+    seconds: float
+    """Time of all sessions together."""
+    sessions: int = 1
+    """Processes it took: more than one when it was interrupted."""
+    images_per_second: float | None = None
+    peak_memory_mb: float | None = None
+    """Largest resident memory of the last session, in MB."""
+    peak_gpu_memory_mb: float | None = None
+
+
+class Machine(Config):
+    """Where it was measured, and with what."""
+
+    device: str
+    """Name of the accelerator, or `cpu`."""
+    cpu: str = "unknown"
+    cores: int = 1
+    threads: int = 1
+    precision: str = "fp32"
+    platform: str = "unknown"
+    python: str = "unknown"
+    versions: dict[str, str] = Field(default_factory=dict)
+    """Installed packages that shape a number."""
+    git: str | None = None
+    """Commit of the suite's checkout, with `+changes` where files differ from it."""
+
+
+class Record(Config):
+    """One cell, measured."""
+
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
+
+    version: int = Field(default=SCHEMA, alias="schema")
+    key: str
+    """Digest of everything that shapes the numbers."""
+    seed: int
+    date: str
+    """UTC, ISO 8601, when the cell was finished."""
+    metrics: dict[str, Score]
+    model: Model
+    protocol: Protocol
+    dataset: Dataset
+    cost: Cost
+    machine: Machine
+    deviations: tuple[str, ...] = ()
+    """What differs from the protocol's own words, for example a resized position embedding."""
+
+
+def now() -> str:
+    """The date as records carry it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def write_record(folder: Path, record: Record) -> None:
+    """Write a cell's record: the last thing of a cell, whole or not at all."""
+    faults.visit("record.write")
+    write_json(folder / FILE, record.model_dump(mode="json", by_alias=True))
+
+
+def read_record(path: Path, warn: Callable[[str], None]) -> Record | None:
+    """Read one record; anything wrong with it is one warning line, and the file is left as it is.
+
+    Args:
+        path: the JSON file.
+        warn: takes the warning line.
+
+    Returns:
+        The record, or None where there is none that can be read.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        warn(f"{path}: not a readable record ({error}); left out")
+        return None
+    schema = data.get("schema") if isinstance(data, dict) else None
+    if not isinstance(schema, int) or isinstance(schema, bool):
+        warn(f"{path}: not a record of mae-bench (no schema number); left out")
+        return None
+    if schema > SCHEMA:
+        warn(f"{path}: written by a newer mae-bench (schema {schema}, this one knows {SCHEMA}); left out, upgrade to read it")
+        return None
+    try:
+        return Record.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        warn(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}; left out")
+        return None
+
+
+def accuracy_score(value: float, total: int, *, unit: str = "%", higher_is_better: bool = True) -> Score:
+    """An accuracy in percent over `total` samples, with its standard error and Wilson interval.
+
+    A value that is no whole number of right answers is not such an accuracy and gets neither.
+    """
+    right = value * total / 100
+    if total < 1 or not 0 <= value <= 100 or abs(right - round(right)) > 1e-3:
+        return Score(value=value, unit=unit, higher_is_better=higher_is_better)
+    share, spread = right / total, Z_95**2 / total
+    centre = (share + spread / 2) / (1 + spread)
+    half = math.sqrt(share * (1 - share) * spread + spread**2 / 4) / (1 + spread)
+    return Score(
+        value=value,
+        unit=unit,
+        stderr=100 * math.sqrt(share * (1 - share) / total),
+        ci95=(100 * max(0.0, centre - half), 100 * min(1.0, centre + half)),
+        higher_is_better=higher_is_better,
+    )
+
+
+def _refuse(word: str) -> float:
+    raise ValueError(f"{word} is no JSON number")

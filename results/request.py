@@ -1,0 +1,83 @@
+"""What a cell was asked to measure: `config.yaml` of its folder, enough to run it again."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError
+
+from mae_bench.core.config import Config
+from mae_bench.core.files import write_text
+
+FILE = "config.yaml"
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""Builds plain values only; the C one is ten times faster where PyYAML has it."""
+
+
+class Request(Config):
+    """One cell to measure."""
+
+    key: str
+    """`cell_key` of everything that shapes the numbers."""
+    model: str
+    """Name in tables."""
+    source: str
+    """NAME=SRC, paths absolute."""
+    sha256: str
+    """Of the checkpoint file."""
+    task: str
+    recipe: str
+    config: dict[str, Any]
+    """Settings of the task: the recipe with the overrides in it."""
+    changes: dict[str, Any] = Field(default_factory=dict)
+    """The settings that differ from the named recipe."""
+    config_digest: str
+    """Of the settings."""
+    version: int = 1
+    """Of the task's code."""
+    data: str
+    """DATASET=PATH, the path absolute."""
+    dataset: str
+    """Name in tables and folders."""
+    fingerprint: str
+    """Of the data set."""
+    seed: int = 0
+    device: str = "cpu"
+    precision: str = "fp32"
+    threads: int = 1
+    workers: int = 0
+    save_seconds: float = 60.0
+    debug: bool = False
+    room: str = "tasks.suite"
+    """Package that holds the task's file."""
+
+    @property
+    def title(self) -> str:
+        """The cell in displays."""
+        return f"{self.model} {self.task}:{self.recipe} {self.dataset} seed {self.seed}"
+
+
+def cell_key(*, sha256: str, task: str, digest: str, fingerprint: str, seed: int, version: int) -> str:
+    """Digest of everything that shapes the numbers of a cell: equal keys, equal numbers."""
+    text = json.dumps([sha256, task, digest, fingerprint, seed, version])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def write_request(folder: Path, request: Request) -> None:
+    """Leave a cell's request in its folder."""
+    write_text(folder / FILE, yaml.safe_dump(request.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+
+
+def read_request(folder: Path, warn: Callable[[str], None]) -> Request | None:
+    """Read a cell's request; a broken one is one warning line."""
+    path = folder / FILE
+    try:
+        return Request.model_validate(yaml.load(path.read_text(encoding="utf-8"), LOADER))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, yaml.YAMLError, ValidationError, RecursionError) as error:
+        warn(f"{path}: not a readable request of a cell ({type(error).__name__}); left out")
+        return None

@@ -1,0 +1,144 @@
+"""The cells below an output folder, as their files tell; nothing here needs torch."""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from mae_bench.core.errors import InputError
+from mae_bench.core.files import write_json
+from results import record as records
+from results.record import Record, read_record
+from results.request import FILE as REQUEST
+from results.request import Request, read_request
+
+ORDER = "order.json"
+STATUS = "status.json"
+"""How the last process of a cell ended."""
+PATTERN = "*/*/*/seed*"
+"""Cells below an output folder: model, task-recipe, data set, seed."""
+
+State = Literal["done", "failed", "stopped", "started", "planned"]
+
+
+@dataclass(frozen=True)
+class StoredCell:
+    """One cell folder."""
+
+    folder: Path
+    record: Record | None
+    request: Request | None = None
+    """Read only where there is no record, which says the same."""
+    status: dict[str, Any] = field(default_factory=dict)
+    """The same holds for it."""
+
+    @property
+    def title(self) -> str:
+        """The cell in displays."""
+        if self.record is not None:
+            how = self.record.protocol
+            return f"{self.record.model.name} {how.task}:{how.recipe} {self.record.dataset.name} seed {self.record.seed}"
+        return self.request.title if self.request is not None else str(self.folder)
+
+    @property
+    def state(self) -> State:
+        """How far the cell is; `started` is running at this moment, or was killed."""
+        if self.record is not None:
+            return "done"
+        known: dict[object, State] = {"failed": "failed", "stopped": "stopped", "running": "started"}
+        return known.get(self.status.get("state"), "planned")
+
+    @property
+    def message(self) -> str:
+        """What went wrong, on one line."""
+        return str(self.status.get("message", "")) if self.state == "failed" else ""
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """The folder of a pretraining below an output folder."""
+
+    name: str
+    folder: Path
+    sha256: str = ""
+    """Of the checkpoint it left."""
+    seconds: float | None = None
+    """Time of all its sessions; None where it is not finished."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """The order in which models and tasks were given."""
+
+    models: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+
+    def merged(self, other: "Order") -> "Order":
+        """This order, then what only the other one has."""
+        return Order(_union(self.models, other.models), _union(self.tasks, other.tasks))
+
+
+def stored_cells(out: Path, warn: Callable[[str], None]) -> list[StoredCell]:
+    """Every cell below an output folder, by path.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    if not out.is_dir():
+        raise InputError(f"{out} is not a folder; give the -o of an earlier run")
+    folders = sorted(path for path in out.glob(PATTERN) if (path / records.FILE).is_file() or (path / REQUEST).is_file())
+    return [stored_cell(folder, warn) for folder in folders]
+
+
+def stored_cell(folder: Path, warn: Callable[[str], None]) -> StoredCell:
+    """What the files of one cell folder tell."""
+    record = read_record(folder / records.FILE, warn)
+    if record is not None:
+        return StoredCell(folder, record)
+    return StoredCell(folder, None, read_request(folder, warn), read_object(folder / STATUS))
+
+
+def pretrainings(out: Path) -> list[Pretraining]:
+    """The pretrainings in an output folder or just below it: they have weights and logged numbers."""
+    patterns = ("metrics.jsonl", "*/metrics.jsonl", "*/*/metrics.jsonl")
+    folders = [path.parent for pattern in patterns for path in sorted(out.glob(pattern))]
+    return [_pretraining(folder) for folder in folders if (folder / "model.safetensors").is_file()]
+
+
+def _pretraining(folder: Path) -> Pretraining:
+    told = read_object(folder / "pretrain.json")
+    seconds = told.get("seconds")
+    return Pretraining(
+        folder.resolve().name, folder, str(told.get("sha256", "")), float(seconds) if isinstance(seconds, int | float) else None
+    )
+
+
+def read_order(out: Path) -> Order:
+    """The order kept in an output folder; empty where there is none."""
+    data = read_object(out / ORDER)
+    return Order(_texts(data.get("models")), _texts(data.get("tasks")))
+
+
+def write_order(out: Path, order: Order) -> Order:
+    """Add models and tasks to the order kept in an output folder."""
+    merged = read_order(out).merged(order)
+    write_json(out / ORDER, {"models": list(merged.models), "tasks": list(merged.tasks)})
+    return merged
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON object of a file, or an empty one where it cannot be read."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(str(item) for item in value) if isinstance(value, list) else ()
+
+
+def _union(first: Iterable[str], second: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*first, *second)))

@@ -1,0 +1,211 @@
+"""The transfer table of output folders: one row a model, one column a metric of one protocol on one data set."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from results.labels import GroupKey, RowKey, group_label, group_note, mixtures, record_group, record_row, row_labels
+from results.record import Record
+from results.store import Order, StoredCell, pretrainings, read_order, stored_cells
+
+HEADLINE = ("top1", "AP_box", "AP_mask", "mIoU")
+"""Metrics shown of a task that has any of them; `everything` shows the others too."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """One protocol on one data set."""
+
+    key: GroupKey
+    label: str
+    """Unlike protocols never have the same one."""
+    metrics: tuple[str, ...]
+    units: tuple[str, ...]
+    note: str
+    """What the label stands for, on one line."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What one row has in one column."""
+
+    mean: float
+    std: float | None
+    """Over seeds; None for a single one."""
+    seeds: int
+
+    def text(self) -> str:
+        """As tables show it."""
+        spread = f" ± {self.std:.2f} ({self.seeds})" if self.std is not None else ""
+        return f"{self.mean:.2f}{spread}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Everything the output formats are made of."""
+
+    rows: tuple[RowKey, ...]
+    row_labels: tuple[str, ...]
+    groups: tuple[Group, ...]
+    scores: dict[tuple[RowKey, GroupKey, str], Entry]
+    seconds: dict[tuple[RowKey, GroupKey], float]
+    """Time over all seeds."""
+    pretraining: dict[str, float]
+    """Time of the pretraining by checkpoint digest, where it lies in the same folders."""
+    states: dict[tuple[RowKey, GroupKey], str]
+    """`failed`, `stopped` or `-` of cells without a number."""
+    notes: tuple[str, ...] = ()
+    records: tuple[Record, ...] = field(default=(), repr=False)
+    cells: tuple[StoredCell, ...] = field(default=(), repr=False)
+
+    def score(self, row: RowKey, group: GroupKey, metric: str) -> str:
+        """The text of one place of the table."""
+        entry = self.scores.get((row, group, metric))
+        missing = self.states.get((row, group), "-") if not self._any(row, group) else "-"
+        return entry.text() if entry is not None else missing
+
+    def total(self, row: RowKey) -> float:
+        """Time of all cells of a model, and of its pretraining where that is known."""
+        return self.pretraining.get(row[1], 0.0) + sum(value for (owner, _), value in self.seconds.items() if owner == row)
+
+    def _any(self, row: RowKey, group: GroupKey) -> bool:
+        return any(owner == row and place == group for owner, place, _ in self.scores)
+
+
+def build_table(outs: Sequence[Path], warn: Callable[[str], None], *, everything: bool = False) -> Table:
+    """Read the cells below output folders and arrange them.
+
+    Args:
+        outs: output folders of runs.
+        warn: takes one line for each file that had to be left out.
+        everything: whether metrics beside the headline ones get columns.
+    """
+    cells = [cell for out in outs for cell in stored_cells(out, warn)]
+    order = Order()
+    for out in outs:
+        order = order.merged(read_order(out))
+    spent = {one.sha256: one.seconds for out in outs for one in pretrainings(out) if one.seconds is not None}
+    return arrange(cells, order, spent, everything=everything)
+
+
+def arrange(cells: Sequence[StoredCell], order: Order, pretraining: dict[str, float], *, everything: bool = False) -> Table:
+    """Make the table of cells; its scores are a function of the numbers, the names and the order alone."""
+    records, conflicts = _latest([cell.record for cell in cells if cell.record is not None])
+    frame = _frame(records)
+    rows = _rows(cells, order)
+    groups = _groups(cells, records, order, everything)
+    return Table(
+        rows=rows,
+        row_labels=row_labels(rows),
+        groups=groups,
+        scores=_entries(frame),
+        seconds=_seconds(records),
+        pretraining={sha256: pretraining[sha256] for _, sha256 in rows if sha256 in pretraining},
+        states=_states(cells),
+        notes=(*conflicts, *mixtures(records, {group.key: group.label for group in groups})),
+        records=tuple(records),
+        cells=tuple(cells),
+    )
+
+
+def row_key(cell: StoredCell) -> RowKey | None:
+    """The row a cell belongs to."""
+    if cell.record is not None:
+        return record_row(cell.record)
+    return None if cell.request is None else (cell.request.model, cell.request.sha256)
+
+
+def group_key(cell: StoredCell) -> GroupKey | None:
+    """The columns a cell belongs to."""
+    if cell.record is not None:
+        return record_group(cell.record)
+    asked = cell.request
+    if asked is None:
+        return None
+    return asked.task, asked.recipe, asked.config_digest, asked.version, asked.dataset, asked.fingerprint
+
+
+def _latest(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
+    """One record for each cell, the newest, and a line where an older one has other numbers."""
+    kept: dict[tuple[RowKey, GroupKey, int], Record] = {}
+    conflicts = []
+    for record in sorted(records, key=lambda record: record.date):
+        place = record_row(record), record_group(record), record.seed
+        older = kept.get(place)
+        if older is not None and _values(older) != _values(record):
+            title = f"{record.model.name} {record.protocol.task}:{record.protocol.recipe} seed {record.seed}"
+            conflicts.append(f"{title} was measured more than once with different numbers; the newest is shown")
+        kept[place] = record
+    return list(kept.values()), sorted(set(conflicts))
+
+
+def _values(record: Record) -> dict[str, float]:
+    return {name: score.value for name, score in record.metrics.items()}
+
+
+def _frame(records: Sequence[Record]) -> pd.DataFrame:
+    lines = [
+        (record_row(record), record_group(record), name, record.seed, score.value)
+        for record in records
+        for name, score in record.metrics.items()
+    ]
+    return pd.DataFrame(lines, columns=["row", "group", "metric", "seed", "value"])
+
+
+def _entries(frame: pd.DataFrame) -> dict[tuple[RowKey, GroupKey, str], Entry]:
+    """Mean and sample standard deviation over seeds; sorted by seed, so that sums do not depend on the order of reading."""
+    places = frame.sort_values("seed", kind="stable").groupby(["row", "group", "metric"], sort=False)["value"]
+    entries = {}
+    for place, mean, std, count in places.agg(["mean", "std", "count"]).itertuples(name=None):
+        entries[place] = Entry(mean, None if math.isnan(std) else std, count)
+    return entries
+
+
+def _seconds(records: Sequence[Record]) -> dict[tuple[RowKey, GroupKey], float]:
+    found: dict[tuple[RowKey, GroupKey], float] = {}
+    for record in records:
+        place = record_row(record), record_group(record)
+        found[place] = found.get(place, 0.0) + record.cost.seconds
+    return found
+
+
+def _states(cells: Sequence[StoredCell]) -> dict[tuple[RowKey, GroupKey], str]:
+    found = {}
+    for cell in cells:
+        row, group = row_key(cell), group_key(cell)
+        if row is not None and group is not None and cell.record is None and cell.state in ("failed", "stopped"):
+            found[row, group] = cell.state
+    return found
+
+
+def _rows(cells: Sequence[StoredCell], order: Order) -> tuple[RowKey, ...]:
+    found = {key for cell in cells if (key := row_key(cell)) is not None}
+    places = {name: number for number, name in enumerate(order.models)}
+    return tuple(sorted(found, key=lambda key: (places.get(key[0], len(places)), key)))
+
+
+def _groups(cells: Sequence[StoredCell], records: Sequence[Record], order: Order, everything: bool) -> tuple[Group, ...]:
+    found = {key for cell in cells if (key := group_key(cell)) is not None}
+    places = {name: number for number, name in enumerate(order.tasks)}
+    ordered = sorted(found, key=lambda key: (places.get(f"{key[0]}:{key[1]}", len(places)), key))
+    first: dict[GroupKey, Record] = {}
+    units: dict[GroupKey, dict[str, str]] = {}
+    for record in records:
+        key = record_group(record)
+        first.setdefault(key, record)
+        units.setdefault(key, {}).update({name: score.unit for name, score in record.metrics.items()})
+    groups = []
+    for key in ordered:
+        columns = _shown(units.get(key, {}), everything)
+        note = group_note(key, first.get(key))
+        groups.append(Group(key, group_label(key, ordered, first), tuple(columns), tuple(columns.values()), note))
+    return tuple(groups)
+
+
+def _shown(units: dict[str, str], everything: bool) -> dict[str, str]:
+    """Unit of each metric that gets a column; a nameless one where there is no number yet."""
+    headline = {name: unit for name, unit in units.items() if name in HEADLINE}
+    return (units if everything or not headline else headline) or {"": ""}

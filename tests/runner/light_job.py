@@ -1,0 +1,43 @@
+"""A job without torch, run as a script: `light_job.py FOLDER KIND`."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from mae_bench.core.errors import InputError
+from mae_bench.core.progress import FileReporter
+from mae_bench.job import work_in
+
+
+def work(folder: Path, kind: str) -> None:
+    reporter = FileReporter(folder)
+    reporter.start(kind, 100)
+    with (folder / "visits").open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    if kind == "fail":
+        raise InputError("the checkpoint is broken; fetch it again")
+    if kind == "crash":
+        raise RuntimeError("a fault\nof two lines")
+    if kind == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "stubborn":
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+    if kind in ("sleep", "stubborn"):
+        (folder / "ready").touch()
+        for _ in range(600):
+            reporter.advance()
+            time.sleep(0.1)
+    if kind == "swallow":
+        (folder / "ready").touch()
+        try:
+            time.sleep(60)
+        finally:
+            (folder / "saved").touch()
+
+
+if __name__ == "__main__":
+    place = Path(sys.argv[1])
+    sys.exit(work_in(place, lambda: work(place, sys.argv[2])))

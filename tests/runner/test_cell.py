@@ -1,0 +1,137 @@
+"""One cell: its record, its faults, its time over interruptions."""
+
+import json
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from mae_bench import cell as cells
+from mae_bench.cell import Clock, main
+from mae_bench.core.errors import Stopped
+from mae_bench.job import BUSY
+from results.record import read_record
+from results.request import read_request, write_request
+from tests.runner.conftest import held
+from tests.runner.test_plan import plan
+
+
+def make(tmp_path, images, **words):
+    [one] = plan(tmp_path, images, **words).cells
+    write_request(one.folder, one.request)
+    return one
+
+
+def record_of(one):
+    return read_record(one.folder / "record.json", pytest.fail)
+
+
+def status_of(one):
+    return json.loads((one.folder / "status.json").read_text())
+
+
+def test_a_record_says_what_was_measured_and_how(tmp_path, images):
+    one = make(tmp_path, images, models=("mine=random:vit_demo_patch8",), tasks=("steady",), overrides={"steady.value": "87.5"})
+    assert main([str(one.folder), "--key", one.request.key]) == 0
+    record = record_of(one)
+    assert record is not None and record.key == one.request.key
+    assert list(record.metrics) == ["top1", "top5"] and record.metrics["top1"].value == 87.5
+    assert record.metrics["top1"].ci95 is not None and record.metrics["top1"].stderr == pytest.approx(11.69, abs=0.01)
+    assert (record.model.name, record.model.source, record.model.arch) == ("mine", "random:vit_demo_patch8", "vit_demo_patch8")
+    assert len(record.model.sha256) == 64 and record.protocol.changes == {"value": 87.5}
+    assert record.dataset.counts == {"train": 8, "val": 8} and record.dataset.classes == 2
+    assert record.cost.sessions == 1 and (record.cost.peak_memory_mb or 0) > 50
+    assert record.machine.device == "cpu" and "torch" in record.machine.versions
+    assert record.deviations == ("settings other than paper: value=87.5", "paper is not what it was")
+    assert status_of(one)["state"] == "done"
+    assert read_request(one.folder, pytest.fail) == one.request
+
+
+FAULTS = {
+    "nan": (1, "top1 is nan, which is no result"),
+    "nothing": (1, "the task gave no number"),
+    "error": (3, "this data set is broken; fetch it again"),
+    "fault": (1, "ZeroDivisionError: a fault of the suite"),
+}
+
+
+@pytest.mark.parametrize("mode", FAULTS)
+def test_r12_a_cell_that_fails_leaves_a_line_and_no_record(tmp_path, images, mode, capfd):
+    one = make(tmp_path, images, overrides={"steady.mode": mode})
+    code, line = FAULTS[mode]
+    assert main([str(one.folder)]) == code
+    assert record_of(one) is None
+    assert status_of(one)["message"].startswith(line)
+    assert ("Traceback" in capfd.readouterr().err) == (mode == "fault")
+
+
+def test_debug_keeps_the_traceback(tmp_path, images, capfd):
+    one = make(tmp_path, images, overrides={"steady.mode": "error"})
+    write_request(one.folder, one.request.model_copy(update={"debug": True}))
+    assert main([str(one.folder)]) == 3
+    assert "Traceback" in capfd.readouterr().err
+
+
+def test_a_number_that_metrics_does_not_name_is_kept(tmp_path, images):
+    one = make(tmp_path, images, overrides={"steady.mode": "more"})
+    assert main([str(one.folder)]) == 0
+    record = record_of(one)
+    assert record is not None and list(record.metrics) == ["top1", "top5", "extra"]
+
+
+def test_c18_data_that_changed_since_the_plan_is_refused(tmp_path, images):
+    one = make(tmp_path, images)
+    (tmp_path / "data" / "pets" / "val" / "cat" / "0.png").rename(tmp_path / "data" / "pets" / "val" / "cat" / "9.png")
+    assert main([str(one.folder)]) == 3
+    assert "data set" in status_of(one)["message"] and "has changed" in status_of(one)["message"]
+
+
+def test_a_request_that_was_replaced_is_not_run(tmp_path, images):
+    one = make(tmp_path, images)
+    assert main([str(one.folder), "--key", "of another plan"]) == BUSY
+    assert record_of(one) is None
+
+
+def test_a_folder_without_a_request_is_an_input_error(tmp_path):
+    assert main([str(tmp_path)]) == 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_r02_a_signal_outside_a_training_stops_the_cell(tmp_path, images, number, monkeypatch):
+    one = make(tmp_path, images)
+
+    def evaluate(*words):
+        threading.Timer(0.2, os.kill, (os.getpid(), number)).start()
+        time.sleep(20)
+
+    monkeypatch.setattr("tests.runner.fake_suite.steady.evaluate", evaluate)
+    before = signal.getsignal(number)
+    assert main([str(one.folder)]) == Stopped.exit_code
+    assert signal.getsignal(number) == before
+    assert status_of(one)["state"] == "stopped" and record_of(one) is None
+    monkeypatch.undo()
+    assert main([str(one.folder)]) == 0
+    record = record_of(one)
+    assert record is not None and record.cost.sessions == 2 and record.cost.seconds >= 0.2
+
+
+def test_time_is_counted_over_sessions_that_were_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr(cells, "SECONDS_BETWEEN_NOTES", 0.05)
+    clock = Clock(tmp_path).__enter__()
+    time.sleep(0.3)
+    noted = json.loads((tmp_path / "elapsed.json").read_text())  # what is left if the process is killed now
+    clock.__exit__(None, None, None)
+    assert 0.15 < noted["seconds"] < 5
+    (tmp_path / "elapsed.json").write_text(json.dumps({"seconds": 100.0, "sessions": 3}))
+    with Clock(tmp_path) as clock:
+        pass
+    assert clock.seconds >= 100 and clock.sessions == 4
+
+
+def test_t02_a_cell_in_work_is_left_alone(tmp_path, images):
+    one = make(tmp_path, images)
+    with held(one.folder):
+        assert main([str(one.folder)]) == BUSY
+    assert record_of(one) is None
