@@ -37,7 +37,7 @@ def test_image_folder(tiny_data):
     assert data.classes == tuple(sorted(NAMES))
     for split, each in ((data.split("train"), 20), (data.split("val"), 8)):
         assert np.bincount(split.labels).tolist() == [each] * 10
-        assert split.image(7).size == (64, 64)
+        assert split.image(7).size == (sizes.FOLDER_SIDE, sizes.FOLDER_SIDE)
 
 
 # pycocotools 2.0 hands numpy 2 an array in a way that numpy warns of.
@@ -48,7 +48,7 @@ def test_coco_masks_boxes_and_areas_agree(tiny_data):
     assert data.classes == NAMES
     for split, number in ((data.split("train"), 24), (data.split("val"), 12)):
         assert len(split) == number and split.has_masks and not split.skipped and not split.clipped
-        assert split.image(0).size == (128, 128)
+        assert split.image(0).size == (sizes.SCENE_SIDE, sizes.SCENE_SIDE)
         with redirect_stdout(StringIO()):
             api = tools.COCO(str(split.json_path))
         for items in split.annotations.values():
@@ -64,7 +64,7 @@ def test_ade20k_maps_have_digits_background_and_a_thin_border(tiny_data):
     data = open_data(f"ade20k={tiny_data['ade20k']}")
     assert data.classes == (*NAMES, "background")
     for split, number in ((data.split("train"), 24), (data.split("val"), 12)):
-        assert len(split) == number and split.image(0).size == (128, 128)
+        assert len(split) == number and split.image(0).size == (sizes.SCENE_SIDE, sizes.SCENE_SIDE)
         maps = np.stack([np.asarray(Image.open(label_map)) for _, label_map in split.pairs])
         assert maps.max() == 11
         assert 0.02 < (maps == 0).mean() < 0.12

@@ -68,7 +68,7 @@ def test_backbone_stands_in_a_lazy_config():
     from detectron2.config import LazyCall, instantiate
 
     net = LazyCall(open_backbone)(
-        source="random:vit_demo_patch8", image_size=(64, 64), window=3, global_layers=(5,), rel_pos=True
+        source="random:vit_demo_patch8", image_size=(64, 64), window=3, global_layers=(3,), rel_pos=True
     )
     pyramid: Any = instantiate(LazyCall(feature_pyramid)(backbone=net, out_channels=8, square_pad=64))
     assert pyramid(torch.zeros(1, 3, 64, 64))["p3"].shape == (1, 8, 8, 8)

@@ -124,7 +124,9 @@ def test_positions_equal_transformers():
     from transformers.models.vit_mae.modeling_vit_mae import build_2d_sinusoidal_position_embedding
 
     rows, columns = build_2d_sinusoidal_position_embedding(4, 4, 32, cls_token=True).chunk(2, dim=1)
-    assert torch.equal(autoencoder().backbone.net.pos_embed[0], torch.cat([columns, rows], dim=1))
+    found = autoencoder().backbone.net.pos_embed
+    assert found is not None
+    assert torch.equal(found[0], torch.cat([columns, rows], dim=1))
 
 
 def test_mask_is_one_where_removed_and_smallest_noise_is_kept():
@@ -203,6 +205,7 @@ def test_initialisation_is_the_papers():
             assert part.weight.abs().max() <= (6 / sum(part.weight.shape)) ** 0.5 and not part.bias.any()
     bound = (6 / (32 + 192)) ** 0.5
     assert 0.9 * bound < net.patch_embed.proj.weight.abs().max() <= bound
+    assert net.cls_token is not None and net.pos_embed is not None
     assert 0.01 < net.cls_token.std() < 0.03 and 0.01 < model.decoder.mask_token.std() < 0.03
     assert not net.pos_embed.requires_grad and not net.pos_embed[:, 0].any()
     assert "decoder.positions" not in dict(model.named_parameters())
