@@ -25,7 +25,12 @@ def test_votes_equal_scikit_learn(clusters, k):
     def weights(distances):
         return np.exp((1 - distances) / 0.07)
 
-    peer = KNeighborsClassifier(n_neighbors=k, weights=weights, metric="cosine", algorithm="brute")
+    peer = KNeighborsClassifier(
+        n_neighbors=k,
+        weights=weights,  # pyright: ignore[reportArgumentType]  # a function is taken too
+        metric="cosine",
+        algorithm="brute",
+    )
     expected = peer.fit(bank.double().numpy(), classes.numpy()).predict(queries.double().numpy())
     found = knn.vote(bank, classes, queries, k=k, temperature=0.07)
     assert np.array_equal(found.numpy(), expected)

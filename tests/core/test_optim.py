@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-from timm.optim import param_groups_layer_decay
-from timm.scheduler import CosineLRScheduler
+from timm.optim._param_groups import param_groups_layer_decay
+from timm.scheduler.cosine_lr import CosineLRScheduler
 from torch import nn
 
 from mae_bench.core.optim import OptimConfig, build_optimizer, parameter_groups, scaled_lr, set_lr
@@ -55,6 +55,8 @@ def test_layer_decay_equals_timm_on_vit_base():
     with torch.device("meta"):
         model = timm.create_model("vit_base_patch16_224", global_pool="avg")  # as MAE fine-tunes: fc_norm, no norm
 
+    exempt = {"pos_embed", "cls_token"}
+
     def layer_id(name):
         if name.startswith(("cls_token", "pos_embed", "patch_embed")):
             return 0
@@ -62,13 +64,9 @@ def test_layer_decay_equals_timm_on_vit_base():
 
     config = OptimConfig(lr=1e-3, weight_decay=0.05, layer_decay=0.65)
     ours = {}
-    for group in parameter_groups(
-        model, config, layer_id=layer_id, depth=12, no_decay=lambda n, p: p.ndim <= 1 or n in model.no_weight_decay()
-    ):
+    for group in parameter_groups(model, config, layer_id=layer_id, depth=12, no_decay=lambda n, p: p.ndim <= 1 or n in exempt):
         ours |= dict.fromkeys(group["names"], (group["lr_scale"], group["weight_decay"]))
-    theirs = param_groups_layer_decay(
-        model, weight_decay=0.05, layer_decay=0.65, no_weight_decay_list=model.no_weight_decay(), no_opt_scale=None
-    )
+    theirs = param_groups_layer_decay(model, weight_decay=0.05, layer_decay=0.65, no_weight_decay_list=exempt, no_opt_scale=None)
     scales = {id(p): (group["lr_scale"], group["weight_decay"]) for group in theirs for p in group["params"]}
     assert len(ours) == 152
     for name, parameter in model.named_parameters():
