@@ -51,6 +51,7 @@ def score_plots(table: Table) -> list[Plot]:
             "error_x": {"type": "data", "array": spreads, "visible": any(spreads)},
             "text": [entry.text() for _, entry, _ in found],
             "textposition": "auto",
+            "textangle": 0,
             "hoverinfo": "skip",
         }
         axes = {

@@ -11,6 +11,7 @@ EXTRA_OF = {
     "yacs": "detection",
     "cloudpickle": "detection",
     "pycocotools": "detection",
+    "shapely": "detection",
     "tabulate": "detection",
     "termcolor": "detection",
     "detectron2": "detection",
