@@ -19,7 +19,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-14s%s\n", $$1, $$2}'
 	@echo "  PYTHON=$(PYTHON)  VENV=$(VENV)  WORKERS=$(WORKERS) (test processes, at most 8)"
 
-env: $(READY) ## the environment with every framework, in VENV (5.5 GB; again when pyproject.toml or constraints.txt change)
+env: $(READY) ## the environment with every framework, in VENV (6.6 GB; again when pyproject.toml or constraints.txt change)
 
 demo: $(READY) ## the main job on the embedded data, into demo/
 	$(BIN)/mae-bench demo -o demo
@@ -35,7 +35,7 @@ check: $(READY) ## format, lint, types and the quick tests
 
 clean: ## remove what demo, test, check and builds leave; the environment stays
 	rm -rf demo build dist .pytest_cache .ruff_cache .hypothesis *.egg-info
-	find mae_bench backbones tasks results tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	find mae_bench backbones tasks results tests -name __pycache__ -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
