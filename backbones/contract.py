@@ -81,11 +81,15 @@ class DenseOptions:
     """How position embeddings are resized: bicubic with antialiasing as timm does; False as MAE's fine-tuning code,
     Detectron2 and mmsegmentation do. The two differ when enlarging, too (their cubic kernels are not the same)."""
     window: int = 0
-    """Side of attention windows in patches; 0 = global attention everywhere."""
+    """Side of attention windows in patches; 0 leaves attention as the network has it, global but for ViTDet's files."""
     global_layers: tuple[int, ...] = ()
     """Blocks that keep global attention when `window` is set."""
     rel_pos: bool = False
-    """Decomposed relative positions, zero-initialised (ViTDet, arXiv 2203.16527)."""
+    """Decomposed relative positions, zero-initialised where the network has none (ViTDet, arXiv 2203.16527)."""
+    relative_table: bool = False
+    """A relative position table in each block, zero-initialised where the network has none (BEiT, arXiv 2106.08254)."""
+    layer_scale: float | None = None
+    """Where LayerScale starts that the network does not have; None adds none."""
     keep_prefix: bool = True
     """False drops class and register tokens after the stem, as ViTDet does; windows and relative positions need it."""
     drop_path: float = 0.0

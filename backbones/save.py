@@ -5,7 +5,7 @@ from pathlib import Path
 
 import safetensors.torch
 
-from backbones.contract import Backbone
+from backbones.contract import Backbone, DenseOptions
 from backbones.formats import suite
 from backbones.vit import TimmViT
 from backbones.zoo.vit import weights_of
@@ -17,7 +17,7 @@ def save_backbone(path: Path, backbone: Backbone, *, method: str, pretrain_data:
 
     Args:
         path: a `.safetensors` file, replaced atomically.
-        backbone: with all of its tokens and no windows or relative positions.
+        backbone: built without dense options, but for the image size and drop path.
         method: how it was pretrained, such as `mae`.
         pretrain_data: on what.
 
@@ -26,8 +26,8 @@ def save_backbone(path: Path, backbone: Backbone, *, method: str, pretrain_data:
     """
     if not isinstance(backbone, TimmViT):
         raise ValueError(f"saving knows TimmViT, not {type(backbone).__name__}")
-    if backbone.dense or not backbone.options.keep_prefix:
-        raise ValueError("a backbone with windows, relative positions or dropped prefix tokens is saved with its detector")
+    if replace(backbone.options, image_size=None, drop_path=0.0) != DenseOptions():
+        raise ValueError("a backbone built for a dense task is saved with its detector or segmentor")
     spec = replace(backbone.spec, method=method, pretrain_data=pretrain_data)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in weights_of(backbone).items()}
     write_bytes(path, safetensors.torch.save(state, suite.header("vit", backbone.arch, spec)))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from backbones.vit import VitArch
+from backbones.arch import VitArch
 from mae_bench.core.config import build
 from mae_bench.core.errors import ConfigError, InputError
 

@@ -3,20 +3,20 @@
 Letters in shape comments: B batch, N tokens, P prefix tokens, K kept patches, C width, H W pixels, h w grid.
 """
 
-from collections.abc import Mapping
 from functools import partial
-from typing import Self, cast
+from typing import Any, cast
 
 import torch
-from pydantic import NonNegativeInt, PositiveInt, model_validator
+from timm.layers.mlp import SwiGLUPacked
 from timm.layers.norm import LayerNorm
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
+from backbones import relative
+from backbones.arch import VitArch
 from backbones.contract import Backbone, BackboneSpec, DenseOptions, Features
 from backbones.positions import resample, sincos_2d
 from backbones.windows import GridAttention
-from mae_bench.core.config import Config
 from mae_bench.core.seeding import derive
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -25,52 +25,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 # timm's starting value of LayerScale where a checkpoint does not replace it (CaiT, arXiv 2103.17239, for deep networks).
 LAYER_SCALE_START = 1e-5
 
-STEM = ("net.patch_embed.", "net.pos_embed", "net.cls_token", "net.reg_token", "net.norm_pre.")
-
-
-class VitArch(Config):
-    """Everything about a network that its tensors are shaped by, and the two facts they do not show (heads, epsilon)."""
-
-    embed_dim: PositiveInt
-    depth: PositiveInt
-    num_heads: PositiveInt
-    patch_size: PositiveInt
-    mlp_dim: PositiveInt
-    image_size: tuple[PositiveInt, PositiveInt] = (224, 224)
-    """Height and width in pixels the position embeddings belong to."""
-    class_token: bool = True
-    num_registers: NonNegativeInt = 0
-    prefix_positions: bool = True
-    """Whether prefix tokens have rows of their own in the position embeddings."""
-    layer_scale: bool = False
-    qkv_bias: bool = True
-    qk_norm: bool = False
-    final_norm: bool = True
-    """False for networks whose last norm follows the pooling and so belongs to the head."""
-    norm_eps: float = 1e-6
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.embed_dim % self.num_heads:
-            raise ValueError(f"a width of {self.embed_dim} cannot be shared by {self.num_heads} heads")
-        if any(side % self.patch_size for side in self.image_size):
-            raise ValueError(f"image size {self.image_size} is not made of whole patches of {self.patch_size} pixels")
-        return self
-
-    @property
-    def num_prefix_tokens(self) -> int:
-        """Class token and registers."""
-        return int(self.class_token) + self.num_registers
-
-    @property
-    def num_prefix_rows(self) -> int:
-        """Rows of the position embeddings that belong to prefix tokens."""
-        return self.num_prefix_tokens if self.prefix_positions else 0
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Grid (h, w) of the position embeddings."""
-        return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size
+STEM = ("net.patch_embed.", "net.pos_embed", "net.cls_token", "net.reg_token", "net.norm_pre.", "net.rel_pos_bias.")
 
 
 class TimmViT(Backbone):
@@ -82,14 +37,11 @@ class TimmViT(Backbone):
         Args:
             arch: what to make; with the prefix tokens and the image size that `adapt` leaves of it.
             spec: what consumers are told.
-            options: windows, relative positions and drop path; the rest of it is in `arch` and `spec` already.
+            options: drop path and how positions are resized; the rest of it is in `arch` and `spec` already.
         """
         super().__init__()
         self.arch, self.spec, self.options = arch, spec, options or DenseOptions()
         self.net = make_net(arch, self.options.drop_path)
-        self.dense = bool(self.options.window or self.options.rel_pos)
-        if self.dense:
-            self._put_grid_attention()
 
     @property
     def blocks(self) -> list[Block]:
@@ -104,11 +56,11 @@ class TimmViT(Backbone):
     def forward(self, images: Tensor, layers: tuple[int, ...] = (-1,), *, norm: bool = True) -> tuple[Features, ...]:
         """Run the network once; see `Backbone.forward`."""
         wanted = self.resolve(layers)
-        patches, grid = self._patches(images)
-        tokens = self._with_prefix(patches)
+        tokens, grid = self._stem(images)
+        shared = self._shared_biases(grid)
         found: dict[int, Features] = {}
         for index, block in enumerate(self.blocks[: max(wanted, default=-1) + 1]):
-            tokens = self._run(block, tokens, grid)
+            tokens = self._run(block, tokens, grid, shared.get(self.arch.windows(index)))
             if index in wanted:
                 out = self.net.norm(tokens) if norm else tokens
                 found[index] = Features(out, grid, self.spec.num_prefix_tokens, self.spec.patch_size)
@@ -124,11 +76,11 @@ class TimmViT(Backbone):
         Returns:
             (B, P + K, C) after the final norm, patches in the order of `ids_keep`.
         """
-        if self.dense:
+        if self.arch.on_grid:
             raise ValueError("kept patches form no grid: windows and relative positions cannot be used with encode_kept")
         patches, _ = self._patches(images)
         kept = patches.gather(1, ids_keep.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
-        return self.net.norm(self.net.blocks(self._with_prefix(kept)))
+        return self.net.norm(self.net.blocks(self.net.norm_pre(self._with_prefix(kept))))
 
     def layer_id(self, parameter_name: str) -> int:
         """Depth of a parameter, named as in `named_parameters()`; see `Backbone.layer_id`."""
@@ -156,6 +108,8 @@ class TimmViT(Backbone):
             )
         patches = self.net.patch_embed(images)
         grid = (patches.shape[1], patches.shape[2])
+        if not self.arch.positions:
+            return patches.flatten(1, 2), grid
         rows = self.arch.num_prefix_rows
         positions = resample(self.positions, self.arch.grid, grid, num_prefix=rows, antialias=self.options.antialias)
         return patches.flatten(1, 2) + positions[:, rows:], grid
@@ -167,31 +121,36 @@ class TimmViT(Backbone):
         if not prefix:
             return patches
         tokens = torch.cat(prefix, dim=1)
-        if rows:
+        if rows and self.arch.positions:
             tokens = tokens + self.positions[:, :rows]
         return torch.cat([tokens.expand(patches.shape[0], -1, -1), patches], dim=1)
 
-    def _run(self, block: Block, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        if not self.dense:
+    def _stem(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """What goes into the first block, (B, P + h*w, C), and the grid."""
+        patches, grid = self._patches(images)
+        return self.net.norm_pre(self._with_prefix(patches)), grid
+
+    def _shared_biases(self, grid: tuple[int, int]) -> dict[int, Tensor]:
+        """What the shared table adds to the scores, by the side of the windows it is for; 0 is the whole grid."""
+        if self.arch.relative != "shared_table":
+            return {}
+        table, stored = cast(Any, self.net).rel_pos_bias.relative_position_bias_table, self.arch.relative_grid or self.arch.grid
+        sides = {self.arch.windows(block) for block in range(self.arch.depth)}
+        prefix = self.arch.num_prefix_tokens
+        return {side: relative.table_bias(table, stored, (side, side) if side else grid, prefix) for side in sides}
+
+    def _run(self, block: Block, tokens: Tensor, grid: tuple[int, int], bias: Tensor | None) -> Tensor:
+        if not self.arch.on_grid:
             return block(tokens)
         # timm's Block.forward, with the grid handed to the attention.
-        tokens = tokens + block.drop_path1(block.ls1(block.attn(block.norm1(tokens), grid)))
+        tokens = tokens + block.drop_path1(block.ls1(block.attn(block.norm1(tokens), grid, bias)))
         return tokens + block.drop_path2(block.ls2(block.mlp(block.norm2(tokens))))
-
-    def _put_grid_attention(self) -> None:
-        options, built_for = self.options, options_grid(self.arch, self.options)
-        if self.arch.num_prefix_tokens:
-            raise ValueError("windows and relative positions are for patch tokens alone; build with keep_prefix=False")
-        whole = self.resolve(options.global_layers)
-        for index, block in enumerate(self.blocks):
-            window = 0 if index in whole else options.window
-            side = (window, window) if window else built_for
-            block.attn = GridAttention(block.attn, window=window, rel_pos=side if options.rel_pos else None)
 
 
 def make_net(arch: VitArch, drop_path: float = 0.0, *, initialise: bool = False) -> VisionTransformer:
     """Make the network of an architecture with timm, without a head."""
-    return VisionTransformer(
+    gated = arch.mlp == "swiglu"
+    net = VisionTransformer(
         img_size=arch.image_size,
         patch_size=arch.patch_size,
         num_classes=0,
@@ -205,49 +164,42 @@ def make_net(arch: VitArch, drop_path: float = 0.0, *, initialise: bool = False)
         qk_norm=arch.qk_norm,
         init_values=LAYER_SCALE_START if arch.layer_scale else None,
         class_token=arch.class_token,
+        pos_embed="learn" if arch.positions else "none",
         no_embed_class=not arch.prefix_positions,
         reg_tokens=arch.num_registers,
+        pre_norm=arch.pre_norm,
         final_norm=arch.final_norm,
         dynamic_img_size=True,
         drop_path_rate=drop_path,
         norm_layer=partial(LayerNorm, eps=arch.norm_eps),
+        act_layer=cast(Any, nn.SiLU if gated else arch.mlp),
+        **({"mlp_layer": cast(Any, SwiGLUPacked)} if gated else {}),
         weight_init="" if initialise else "skip",
     )
+    _fit_patch_bias(net, arch)
+    if arch.on_grid:
+        _put_grid_attention(net, arch)
+    return net
 
 
-def options_grid(arch: VitArch, options: DenseOptions) -> tuple[int, int]:
-    """Grid (h, w) that dense options build for.
-
-    Raises:
-        ValueError: an image size that is not made of whole patches.
-    """
-    height, width = options.image_size or arch.image_size
-    patch = arch.patch_size
-    if height % patch or width % patch:
-        raise ValueError(f"image_size {height} x {width} is not made of whole patches of {patch} pixels")
-    return height // patch, width // patch
+def _fit_patch_bias(net: VisionTransformer, arch: VitArch) -> None:
+    """Give the patch projection a bias or none; timm ties that to the norm before the blocks."""
+    projection = net.patch_embed.proj
+    if arch.patch_bias and projection.bias is None:
+        projection.bias = nn.Parameter(projection.weight.new_zeros(arch.embed_dim))
+    if not arch.patch_bias:
+        projection.bias = None
 
 
-def adapt(arch: VitArch, options: DenseOptions) -> VitArch:
-    """The architecture that is left when dense options are applied: its image size and its prefix tokens."""
-    grid = options_grid(arch, options)
-    changes: dict[str, object] = {}
-    if not options.stored_positions:
-        changes["image_size"] = (grid[0] * arch.patch_size, grid[1] * arch.patch_size)
-    if not options.keep_prefix:
-        changes |= {"class_token": False, "num_registers": 0}
-    return arch.model_copy(update=changes)
-
-
-def adapt_weights(state: Mapping[str, Tensor], arch: VitArch, options: DenseOptions) -> dict[str, Tensor]:
-    """Weights of `arch`, named as in the network, brought to `adapt(arch, options)`."""
-    target, state = adapt(arch, options), dict(state)
-    positions = resample(state["pos_embed"], arch.grid, target.grid, num_prefix=arch.num_prefix_rows, antialias=options.antialias)
-    state["pos_embed"] = positions[:, arch.num_prefix_rows - target.num_prefix_rows :]
-    if not options.keep_prefix:
-        state.pop("cls_token", None)
-        state.pop("reg_token", None)
-    return state
+def _put_grid_attention(net: VisionTransformer, arch: VitArch) -> None:
+    for index, block in enumerate(cast(list[Block], list(net.blocks))):
+        block.attn = GridAttention(block.attn, window=arch.windows(index), side=arch.side(index), relative_kind=arch.relative)
+    if arch.relative == "shared_table":
+        grid = arch.relative_grid or arch.grid
+        shared = nn.Module()
+        zeros = net.patch_embed.proj.weight.new_zeros(relative.table_rows(grid), arch.num_heads)
+        shared.register_parameter(relative.TABLE, nn.Parameter(zeros))
+        net.add_module("rel_pos_bias", shared)
 
 
 def initial_weights(arch: VitArch, seed: int) -> dict[str, Tensor]:

@@ -11,9 +11,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from backbones.arch import VitArch, adapt, adapt_weights
 from backbones.contract import Backbone, BackboneSpec, DenseOptions
+from backbones.relative import TENSORS
 from backbones.shapes import arch_of, is_timm_vit
-from backbones.vit import IMAGENET_MEAN, IMAGENET_STD, TimmViT, VitArch, adapt, adapt_weights, initial_weights
+from backbones.vit import IMAGENET_MEAN, IMAGENET_STD, TimmViT, initial_weights
 
 Arch = VitArch
 __all__ = ["VARIANTS", "Arch", "assemble", "build", "empty", "initial_weights", "looks_like", "name_of", "spec_of", "weights_of"]
@@ -77,13 +79,16 @@ def assemble(arch: VitArch, spec: BackboneSpec, weights: Mapping[str, Tensor], d
         arch: the architecture the weights belong to.
         spec: what consumers are told of it; image size and prefix tokens follow the dense options.
         weights: every tensor of the network, by timm's names.
-        dense: what a dense task asks for. Relative positions that the weights lack start at zero.
+        dense: what a dense task asks for. Relative positions that the weights lack start at zero, LayerScale at
+            `dense.layer_scale`.
     """
     backbone = empty(arch, spec, dense)
     state = {name: tensor.clone() for name, tensor in adapt_weights(weights, arch, backbone.options).items()}
     for name, parameter in backbone.net.state_dict().items():
-        if name.endswith((".rel_pos_h", ".rel_pos_w")) and name not in state:
-            state[name] = state["pos_embed"].new_zeros(parameter.shape)
+        if name not in state and name.endswith(TENSORS):
+            state[name] = torch.zeros(parameter.shape)
+        elif name not in state and name.endswith(".gamma") and backbone.options.layer_scale is not None:
+            state[name] = torch.full(parameter.shape, backbone.options.layer_scale)
     backbone.net.load_state_dict(state, assign=True)
     return backbone
 
@@ -126,7 +131,8 @@ def name_of(arch: VitArch) -> str:
         if all(getattr(arch, field) == getattr(variant, field) for field in same):
             size = name
     extras = [f"_reg{arch.num_registers}"] * bool(arch.num_registers) + ["_nocls"] * (not arch.class_token)
-    extras += ["_ls"] * arch.layer_scale + ["_qknorm"] * arch.qk_norm
+    extras += ["_ls"] * arch.layer_scale + ["_qknorm"] * arch.qk_norm + ["_prenorm"] * arch.pre_norm
+    extras += [f"_{arch.mlp}"] * (arch.mlp != "gelu") + [f"_rel_{arch.relative}"] * (arch.relative != "none")
     return size + "".join(extras)
 
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from backbones.vit import TimmViT, VitArch, initial_weights
+from backbones.arch import VitArch
+from backbones.vit import TimmViT, initial_weights
 from backbones.zoo import vit
 
 TINY = VitArch(embed_dim=24, depth=3, num_heads=2, patch_size=8, mlp_dim=40, image_size=(32, 32))

@@ -6,8 +6,8 @@ import pytest
 import torch
 from timm.optim._param_groups import param_groups_layer_decay
 
+from backbones.arch import VitArch
 from backbones.contract import normalise
-from backbones.vit import VitArch
 from backbones.zoo import vit
 from mae_bench.core import find
 

@@ -13,13 +13,13 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from backbones import reading
+from backbones.arch import VitArch
 from backbones.contract import DenseOptions
 from backbones.families import Evidence, identify
 from backbones.formats import suite
 from backbones.positions import sincos_2d
 from backbones.save import save_backbone
 from backbones.source import open_source
-from backbones.vit import VitArch
 from backbones.zoo import vit
 from mae_bench.core import find
 from mae_bench.core.errors import InputError

@@ -10,9 +10,9 @@ import timm
 import torch
 
 from backbones import hub
+from backbones.arch import VitArch
 from backbones.contract import DenseOptions
 from backbones.source import open_source
-from backbones.vit import VitArch
 from backbones.zoo import vit
 from mae_bench.core.errors import ConfigError, EnvironmentFault, InputError
 

@@ -7,7 +7,8 @@ from timm.layers.norm import LayerNorm
 from torch.nn import functional
 
 from backbones.contract import DenseOptions
-from backbones.windows import GridAttention, distances, merge, pad, partition
+from backbones.relative import distances
+from backbones.windows import GridAttention, merge, pad, partition
 
 
 def pictures(height=32, width=32):
@@ -30,13 +31,13 @@ def tokens(count, width=24, batch=2):
 @pytest.mark.parametrize("options", [{}, {"qk_norm": True}, {"scale_norm": True}])
 def test_without_windows_it_is_the_attention_it_replaces(options):
     plain = attention(**options)
-    grid = GridAttention(attention(**options), window=0, rel_pos=None)
+    grid = GridAttention(attention(**options), window=0, side=(4, 4))
     assert torch.allclose(grid(tokens(15), (3, 5)), plain(tokens(15)), atol=1e-6)
     assert set(grid.state_dict()) == set(plain.state_dict())
 
 
 def test_a_window_sees_itself_only():
-    grid = GridAttention(attention(), window=2, rel_pos=None)
+    grid = GridAttention(attention(), window=2, side=(4, 4))
     plain = attention()
     x = tokens(4 * 6)
     image, out = x.view(2, 4, 6, 24), grid(x, (4, 6)).view(2, 4, 6, 24)
@@ -49,7 +50,7 @@ def test_a_window_sees_itself_only():
 @pytest.mark.parametrize("options", [{}, {"qk_norm": True}])
 def test_a_grid_that_windows_do_not_fill_is_padded_with_zero_tokens(options):
     """At the bottom and the right; the zero tokens take part in the softmax, as in Detectron2."""
-    grid, plain = GridAttention(attention(**options), window=3, rel_pos=None), attention(**options)
+    grid, plain = GridAttention(attention(**options), window=3, side=(4, 4)), attention(**options)
     x = tokens(4 * 5)
     image = functional.pad(x.view(2, 4, 5, 24), (0, 0, 0, 1, 0, 2))
     expected = torch.zeros(2, 6, 6, 24)
@@ -80,7 +81,7 @@ def test_relative_positions_of_zero_change_nothing(make, window):
 
 
 def test_relative_positions_add_to_the_score_by_row_and_by_column():
-    module = GridAttention(attention(), window=0, rel_pos=(3, 4))
+    module = GridAttention(attention(), side=(3, 4), relative_kind="decomposed")
     tables = [torch.nn.init.normal_(module.get_parameter(name)) for name in ("rel_pos_h", "rel_pos_w")]
     x = tokens(12, batch=1)
     q, k, v = module.qkv(x).view(12, 3, 2, 12).permute(1, 2, 0, 3)
@@ -127,6 +128,6 @@ def test_gradients_reach_every_parameter(make):
 
 def test_attention_of_another_kind_is_refused():
     with pytest.raises(ValueError, match="not this Linear"):
-        GridAttention(torch.nn.Linear(3, 3), window=2, rel_pos=None)
+        GridAttention(torch.nn.Linear(3, 3), window=2, side=(4, 4))
     with pytest.raises(ValueError, match="timm's plain Attention"):
-        GridAttention(Attention(24, 2, gated=True), window=2, rel_pos=None)
+        GridAttention(Attention(24, 2, gated=True), window=2, side=(4, 4))

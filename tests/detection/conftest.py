@@ -11,8 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
+from backbones.arch import VitArch
 from backbones.contract import DenseOptions
-from backbones.vit import TimmViT, VitArch, initial_weights
+from backbones.vit import TimmViT, initial_weights
 from backbones.zoo import vit
 from mae_bench.core.optim import OptimConfig
 from mae_bench.core.schedule import ScheduleConfig

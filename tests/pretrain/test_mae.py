@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from backbones.zoo.vit import VitArch, assemble, initial_weights, spec_of
+from backbones.arch import VitArch
+from backbones.zoo.vit import assemble, initial_weights, spec_of
 from mae_bench.core.errors import ConfigError
 from mae_bench.objectives import mae
 from mae_bench.objectives._autoencoder import MaskedAutoencoder, normalise_patches, patchify, unpatchify

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from backbones.arch import VitArch
 from backbones.contract import DenseOptions
-from backbones.vit import TimmViT, VitArch, initial_weights
+from backbones.vit import TimmViT, initial_weights
 from backbones.zoo import vit
 from tasks.suite.segmentation import Config
 
