@@ -26,6 +26,7 @@ def check(raw: RawCheckpoint, converted: Converted, zoo: Zoo) -> tuple[dict[str,
     wanted = zoo.weights_of(zoo.empty(converted.arch, converted.spec))
     cast = {name for name, tensor in converted.state.items() if tensor.dtype != torch.float32}
     ledger = compare(converted.state, wanted, cast | converted.renamed, {**raw.dropped, **converted.dropped})
+    ledger = replace(ledger, unexpected=(*ledger.unexpected, *raw.unexplained))
     arch = zoo.name_of(converted.arch)
     ledger.check(raw.path, arch)
     _check_shapes(raw.path, converted.state, wanted, arch, zoo)
@@ -64,7 +65,7 @@ def _zeros(state: Mapping[str, Tensor]) -> list[str]:
 
 
 def _stripped(raw: RawCheckpoint) -> list[str]:
-    return [f"took {raw.prefix!r} off every name"] if raw.prefix else []
+    return [f"took {raw.prefix!r} off the names of the network"] if raw.prefix else []
 
 
 def _dtype(tensor: Tensor) -> str:

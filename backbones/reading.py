@@ -21,12 +21,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from backbones import wrapping
 from mae_bench.core.errors import InputError
 
 # Keys under which training programs put the weights; the rest of their files is optimizer state and settings.
 WRAPPERS = ("model", "state_dict", "model_state_dict", "model_ema", "ema", "teacher", "student", "module", "net", "encoder")
-# Prefixes left by modules around the network; taken off where every name has them.
-PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "encoder.", "net.")
 
 HEAD_BYTES = 512
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
@@ -46,7 +45,9 @@ class RawCheckpoint:
     dropped: dict[str, str] = field(default_factory=dict)
     """Entries beside the weights, with the reason they are left out."""
     prefix: str = ""
-    """What was taken off every name."""
+    """What was taken off the names of the network."""
+    unexplained: tuple[str, ...] = ()
+    """Tensors outside the network that nobody knows the purpose of."""
 
 
 def read(path: Path) -> RawCheckpoint:
@@ -65,11 +66,12 @@ def read(path: Path) -> RawCheckpoint:
         for name, tensor in state.items():
             _check_stored(path, name, tensor, before.st_size)
         # Copies, so that the numbers stay when the mapped file changes later.
-        state, prefix = _strip({name: tensor.detach().clone() for name, tensor in state.items()})
+        located = wrapping.locate(path, {name: tensor.detach().clone() for name, tensor in state.items()})
         after = os.fstat(file.fileno())
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise InputError(f"{path}: changed while it was read; wait until its writer is done")
-    return RawCheckpoint(path, sha256, state, metadata, _settings(content), dropped, prefix)
+    left_out = {**dropped, **located.around}
+    return RawCheckpoint(path, sha256, located.state, metadata, _settings(content), left_out, located.prefix, located.unexplained)
 
 
 @contextmanager
@@ -177,15 +179,6 @@ def _weights(path: Path, content: Any) -> tuple[dict[str, Tensor], dict[str, str
 
 def _tensors(values: Mapping[Any, Any]) -> dict[str, Tensor]:
     return {name: value for name, value in values.items() if isinstance(name, str) and isinstance(value, Tensor)}
-
-
-def _strip(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-    """Take prefixes off that every name has."""
-    taken = ""
-    while prefix := next((prefix for prefix in PREFIXES if all(name.startswith(prefix) for name in state)), ""):
-        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-        taken += prefix
-    return state, taken
 
 
 def _check_stored(path: Path, name: str, tensor: Tensor, size: int) -> None:
