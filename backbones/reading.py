@@ -4,6 +4,7 @@ A file is opened once, so that what is hashed is what is loaded.
 """
 
 import hashlib
+import json
 import os
 import re
 import stat
@@ -12,7 +13,7 @@ import zipfile
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,12 @@ from mae_bench.core.errors import InputError
 
 # Keys under which training programs put the weights; the rest of their files is optimizer state and settings.
 WRAPPERS = ("model", "state_dict", "model_state_dict", "model_ema", "ema", "teacher", "student", "module", "net", "encoder")
+
+# Weights in a folder, the first that is there, and what transformers writes beside them.
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+CONFIG = "config.json"
+PREPROCESSOR = "preprocessor_config.json"
+JSON_BYTES = 2**20
 
 HEAD_BYTES = 512
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
@@ -48,6 +55,12 @@ class RawCheckpoint:
     """What was taken off the names of the network."""
     unexplained: tuple[str, ...] = ()
     """Tensors outside the network that nobody knows the purpose of."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """`config.json` beside the file, where a folder was given; empty else."""
+    preprocessor: dict[str, Any] = field(default_factory=dict)
+    """`preprocessor_config.json` beside the file, where a folder was given; empty else."""
+    notes: tuple[str, ...] = ()
+    """Sentences for whoever reads the record: how the file was read, where that is not plain."""
 
 
 def read(path: Path) -> RawCheckpoint:
@@ -72,6 +85,34 @@ def read(path: Path) -> RawCheckpoint:
         raise InputError(f"{path}: changed while it was read; wait until its writer is done")
     left_out = {**dropped, **located.around}
     return RawCheckpoint(path, sha256, located.state, metadata, _settings(content), left_out, located.prefix, located.unexplained)
+
+
+def read_folder(folder: Path) -> RawCheckpoint:
+    """Read a folder as `pretrain` or transformers leave it: the weights, and the JSON files that describe them.
+
+    Raises:
+        InputError: no weights in it, or files that cannot be used.
+    """
+    path = next((folder / name for name in WEIGHTS if (folder / name).exists()), folder)
+    raw = read(path)
+    return replace(raw, config=_sidecar(folder / CONFIG), preprocessor=_sidecar(folder / PREPROCESSOR))
+
+
+def _sidecar(path: Path) -> dict[str, Any]:
+    """A JSON file of settings; nothing where there is none."""
+    if not path.exists():
+        return {}
+    with _open_regular(path) as file:
+        text = file.read(JSON_BYTES + 1)
+    if len(text) > JSON_BYTES:
+        raise InputError(f"{path}: larger than {JSON_BYTES} bytes, which no settings are; take it away")
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: no JSON ({_one_line(error)}); repair it or take it away") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: holds a {type(values).__name__}, not settings by name; repair it or take it away")
+    return values
 
 
 @contextmanager

@@ -23,7 +23,6 @@ from mae_bench.core.config import Config, nearest
 from mae_bench.core.errors import ConfigError
 
 ZOO = "backbones.zoo"
-WEIGHTS = "model.safetensors"
 NAME_BYTES = 80
 FORMS = "NAME=SRC or SRC, where SRC is random:ARCH, timm:NAME, a checkpoint file, or a folder with model.safetensors"
 
@@ -88,7 +87,7 @@ def open_source(text: str) -> Source:
     if colon and kind == "timm":
         return _open_timm(name, source, rest)
     if colon and kind == "hf":
-        raise ConfigError(f"{source}: Hugging Face names are not read yet; give {FORMS}")
+        return _open_hf(name, source, rest)
     return _open_file(name, source)
 
 
@@ -152,12 +151,10 @@ def _open_random(name: str | None, source: str, variant: str) -> Source:
 
 def _open_file(name: str | None, source: str) -> Source:
     path = Path(source)
-    if _exists(path / WEIGHTS):
-        path = path / WEIGHTS
-    elif not _exists(path) and not path.suffix and "/" not in source:
+    if not _exists(path) and not path.suffix and "/" not in source:
         raise ConfigError(f"{source!r} is no file and no architecture ({nearest(source, list(_variants()))}); give {FORMS}")
-    raw = reading.read(path)
-    stem = path.resolve().parent.name if path.stem == "model" else path.stem
+    raw = reading.read_folder(path) if path.is_dir() else reading.read(path)
+    stem = raw.path.resolve().parent.name if raw.path.stem in ("model", "pytorch_model") else raw.path.stem
     return _opened(name or _default_name(stem), source, raw, identify(raw).convert(raw))
 
 
@@ -167,6 +164,13 @@ def _open_timm(name: str | None, source: str, model: str) -> Source:
     net = hub.timm_network(model)
     raw = reading.read(hub.timm_file(model, net))
     return _opened(name or _default_name(model), source, raw, hub.with_facts(identify(raw).convert(raw), net))
+
+
+def _open_hf(name: str | None, source: str, model: str) -> Source:
+    from backbones import hub
+
+    raw = reading.read_folder(hub.hf_folder(model))  # pyright: ignore[reportAttributeAccessIssue]
+    return _opened(name or _default_name(model), source, raw, identify(raw).convert(raw))
 
 
 def _opened(name: str, source: str, raw: reading.RawCheckpoint, converted: Converted) -> Source:

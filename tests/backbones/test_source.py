@@ -9,7 +9,7 @@ import pytest
 import timm
 import torch
 
-from backbones import hub
+from backbones import hub, reading
 from backbones.arch import VitArch
 from backbones.contract import DenseOptions
 from backbones.source import open_source
@@ -99,7 +99,6 @@ def test_ordinary_names_are_taken(name):
         ("random:vit_demo_patch9", "unknown architecture 'vit_demo_patch9'; did you mean vit_demo_patch8"),
         ("random:", "unknown architecture ''"),
         ("vit_bse_patch16", r"no file and no architecture \(did you mean vit_base_patch16"),
-        ("hf:facebook/vit-mae-base", "not read yet; give NAME=SRC or SRC, where SRC is random:ARCH"),
         ("", "no model; give"),
         ("  ", "no model; give"),
         ("x" * 300, "no file and no architecture"),
@@ -153,6 +152,26 @@ def test_timm_weights_are_read_as_a_file_with_the_facts_of_timms_catalogue(monke
         with torch.no_grad():
             assert torch.equal(source.build().eval()(images)[0].tokens, net.forward_features(images))
     assert asked[0] == "timm/vit_tiny_patch16_224.augreg_in21k"
+
+
+def test_a_folder_comes_with_the_settings_beside_the_weights(monkeypatch, tmp_path, saved, timm_state):
+    """Given the folder or its hf: name; a file given by itself is read by itself."""
+    saved(timm_state, "pytorch_model.bin")
+    (tmp_path / "config.json").write_text('{"num_attention_heads": 4}')
+    (tmp_path / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5, 0.5]}')
+    raw = reading.read_folder(tmp_path)
+    assert raw.config == {"num_attention_heads": 4} and raw.preprocessor == {"image_mean": [0.5, 0.5, 0.5]}
+    assert reading.read(tmp_path / "pytorch_model.bin").config == {}
+    monkeypatch.setattr(hub, "hf_folder", lambda name: tmp_path, raising=False)
+    assert open_source("hf:org/some-model").name == "org_some-model"
+
+
+@pytest.mark.parametrize("text", ["[1]", "{", "\0", "[" * 100_000, '{"a": "' + "x" * 2**20 + '"}'], ids=range(5))
+def test_settings_beside_the_weights_that_are_none_are_refused(tmp_path, saved, timm_state, text):
+    saved(timm_state, "model.safetensors")
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(InputError, match=r"config\.json: "):
+        open_source(str(tmp_path))
 
 
 def test_a_source_is_a_frozen_value(saved, timm_state):
