@@ -28,6 +28,10 @@ class EnvironmentFault(MaeBenchError):
     exit_code = 4
 
 
+class Diverged(MaeBenchError):
+    """A number or a loss that is no longer finite: a result of its own, shown as `div.` and never retried silently."""
+
+
 class Stopped(MaeBenchError):
     """Stopped by a signal after saving; the same command goes on from there."""
 
