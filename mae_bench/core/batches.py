@@ -7,7 +7,8 @@ from typing import Any, Protocol
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from mae_bench.core.seeding import generator, seed_host
+from mae_bench.core.samples import TRIES, Collate, Failure, Made, Skipped, attempt, unpack
+from mae_bench.core.seeding import derive, generator, seed_host
 
 Key = tuple[int, int]
 """(epoch, index) of one drawn sample."""
@@ -69,6 +70,28 @@ class Seeded(Dataset[Any]):
         return self._data[index]
 
 
+class Draws(Dataset[Made]):
+    """Samples of the training order; another is drawn in the place of one that cannot be made.
+
+    Which one is a function of (seed, epoch, index) too, so that a resumed training draws the same.
+    """
+
+    def __init__(self, data: MapData, seed: int, *, replace: bool) -> None:
+        self._data, self._samples, self._seed, self._replace = data, Seeded(data, seed), seed, replace
+
+    def __getitem__(self, key: Key) -> Made:
+        """One sample by (epoch, index), or the one drawn in its place, with what failed before it."""
+        epoch, index = key
+        failures: list[Failure] = []
+        for place in range(1 + TRIES if self._replace else 1):
+            drawn = index if place == 0 else derive(self._seed, "replace", epoch, index, place) % len(self._data)
+            made = attempt(lambda drawn=drawn: self._samples[epoch, drawn], drawn)
+            failures += made.failures
+            if made.samples:
+                return Made(made.samples, failures)
+        return Made([], failures)
+
+
 @dataclass(frozen=True)
 class Share:
     """Which part of each batch one process computes, and in how many micro-batches."""
@@ -97,13 +120,34 @@ class Batches:
                 yield mine[part * size : (part + 1) * size]
 
 
-def loader(data: MapData, collate: Callable[[list[Any]], Any], batches: Batches, *, seed: int, workers: int) -> DataLoader[Any]:
-    """Load micro-batches in their order, in this process (`workers=0`) or in others."""
-    return DataLoader(
-        Seeded(data, seed),
+def loader(
+    data: MapData,
+    collate: Callable[[list[Any]], Any],
+    batches: Batches,
+    *,
+    seed: int,
+    workers: int,
+    skipped: Skipped | None = None,
+) -> Iterator[Any]:
+    """Load micro-batches in their order, in this process (`workers=0`) or in others.
+
+    Args:
+        data: what is trained on.
+        collate: makes a batch of a list of samples.
+        batches: which samples.
+        seed: of the samples' augmentation.
+        workers: data loading processes; nothing depends on it.
+        skipped: takes the samples that cannot be made, of which others take the place; None raises the error of the first.
+
+    Raises:
+        MaeBenchError: a sample cannot be made; raised in this process as it is, whatever the number of workers.
+    """
+    made = DataLoader(
+        Draws(data, seed, replace=skipped is not None and skipped.limit > 0),
         batch_sampler=batches,  # type: ignore[arg-type]  # any iterable of key lists
-        collate_fn=collate,
+        collate_fn=Collate(collate),
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         multiprocessing_context="fork" if workers else None,
     )
+    return unpack(made, skipped)
