@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from mae_bench.core import faults
-from mae_bench.core.errors import ConfigError
+from mae_bench.core.errors import ConfigError, EnvironmentFault
 from mae_bench.core.files import sync_folder, write_json, write_with
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,17 @@ def save(folder: Path, state: dict[str, Any], manifest: Manifest) -> None:
         folder: where `last` and `prev` lie.
         state: tensors and plain values only (it is read with `weights_only`).
         manifest: its `sha256` is filled in here.
+
+    Raises:
+        EnvironmentFault: the disk is full or cannot be written; the states there are as they were.
     """
+    try:
+        _save(folder, state, manifest)
+    except OSError as error:
+        raise EnvironmentFault(f"cannot write {folder}: {error.strerror or error}; free space or choose another -o") from error
+
+
+def _save(folder: Path, state: dict[str, Any], manifest: Manifest) -> None:
     new, last, prev = folder / "new", folder / "last", folder / "prev"
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)

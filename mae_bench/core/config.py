@@ -83,11 +83,12 @@ def _put(data: dict[str, Any], kind: type[BaseModel], key: str, value: Any, wher
 
 
 def _read(value: Any) -> Any:
-    if not isinstance(value, str):
+    if not isinstance(value, str) or not value:
         return value
     try:
         return yaml.safe_load(value)
-    except yaml.YAMLError:
+    # Not only YAML's own: what looks like a date and is none ends in a ValueError.
+    except (yaml.YAMLError, ValueError):
         return value
 
 

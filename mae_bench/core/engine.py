@@ -7,77 +7,33 @@ moment and started again ends in the same weights, bit for bit, on the same mach
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, Literal, cast
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mae_bench.core import checkpoint, faults, metrics
-from mae_bench.core.batches import Batches, MapData, Order, Share, loader
-from mae_bench.core.errors import ConfigError, InputError, MaeBenchError, Stopped
+from mae_bench.core.batches import Batches, Order, Share, loader
+from mae_bench.core.errors import ConfigError, Diverged, EnvironmentFault, InputError, Stopped
 from mae_bench.core.files import write_json
-from mae_bench.core.optim import LayerId, NoDecay, OptimConfig, build_optimizer, no_decay_1d, parameter_groups, set_lr
+from mae_bench.core.optim import build_optimizer, parameter_groups, set_lr
 from mae_bench.core.run import Run
-from mae_bench.core.schedule import ScheduleConfig
+from mae_bench.core.samples import Skipped
 from mae_bench.core.seeding import seed_all
 from mae_bench.core.signals import StopRequest, stop_on_signal
+from mae_bench.core.training import Trained, Training
+
+__all__ = ["Diverged", "Trained", "Training", "to_device", "train"]
 
 log = logging.getLogger(__name__)
 
 STEPS_BETWEEN_READS = 10
 """Losses are read from an accelerator this often, since each read waits for it; on a CPU every step is read."""
-
-
-class Diverged(MaeBenchError):
-    """The loss is no longer finite: a result of its own, never retried silently."""
-
-
-@dataclass(frozen=True)
-class Training:
-    """One training, whole: what is trained, on what, how and for how long."""
-
-    model: nn.Module
-    """In train mode `model(batch)` gives a dict of loss terms (scalars); their sum is minimised. Changed in place."""
-    dataset: MapData
-    """Samples by number; the generators of Python, NumPy and torch are seeded by (seed, epoch, index) before each."""
-    collate: Callable[[list[Any]], Any]
-    """Makes a batch of a list of samples."""
-    optim: OptimConfig
-    schedule: ScheduleConfig
-    batch_size: int
-    """Samples of one optimizer step, over all processes and micro-batches (the effective batch)."""
-    steps: int
-    """Optimizer steps of the whole training."""
-    key: str
-    """Digest of everything that shapes the result; a saved state of another key is refused."""
-    title: str
-    """Name in progress displays."""
-    accumulate: int = 1
-    """Micro-batches of one optimizer step in each process."""
-    layer_id: LayerId | None = None
-    depth: int = 0
-    """Number of blocks that `layer_id` counts."""
-    no_decay: NoDecay = no_decay_1d
-    drop_last: bool = True
-    """Whether incomplete last batches of an epoch are left out; without, batches run on into the next epoch."""
-    before_step: Callable[[int], None] | None = None
-    """Called with the number of each step just before it."""
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a training leaves beside the changed model."""
-
-    losses: list[float]
-    """Total loss of every step from the first, those of earlier sessions included."""
-    seconds: float
-    """Time taken over all sessions."""
-    samples: int
-    """Samples drawn over all sessions."""
 
 
 def train(training: Training, run: Run) -> Trained:
@@ -86,7 +42,8 @@ def train(training: Training, run: Run) -> Trained:
     Raises:
         InputError: the data set is smaller than one batch.
         ConfigError: the saved state is of a training with other settings.
-        Diverged: the loss is no longer finite.
+        Diverged: the loss or a weight is no longer finite.
+        EnvironmentFault: memory runs out and micro-batches cannot be halved.
         Stopped: a signal came; the state is saved.
     """
     session = _Session(training, run)
@@ -106,10 +63,14 @@ class _Session:
         self.share = Share(self.accelerator.process_index, self.accelerator.num_processes, training.accumulate)
         self.order = Order(len(training.dataset), training.batch_size, run.seed, training.drop_last)
         _check_sizes(training, self.share)
+        self.skipped = Skipped(run.out, len(training.dataset), run.max_skipped)
         groups = parameter_groups(
             training.model, training.optim, layer_id=training.layer_id, depth=training.depth, no_decay=training.no_decay
         )
+        if training.compile:
+            training.model.compile()
         self.model, self.optimizer = self.accelerator.prepare(training.model, build_optimizer(groups, training.optim))
+        self.average = _average(self.accelerator.unwrap_model(self.model), training.average_decay)
         self.step = 0
         self.seconds = 0.0
         self.unread: list[tuple[int, float, dict[str, Tensor]]] = []
@@ -125,22 +86,31 @@ class _Session:
             self.optimizer.load_state_dict(state["optimizer"])
             if self.accelerator.scaler is not None:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
+            if self.average is not None:
+                self.average.load_state_dict(state["average"])
+            self.share = replace(self.share, accumulate=state["accumulate"])
             self.step, self.seconds = manifest.step, manifest.seconds
             log.info("going on from step %d of %d", self.step, self.training.steps)
         if self.accelerator.is_main_process:
             metrics.cut(self.run.out, self.step)
+            if self.step == 0:
+                self.skipped.forget()
 
     def go_on(self, request: StopRequest) -> None:
         """Make the remaining steps."""
         training, run = self.training, self.run
         self.clock = time.monotonic()
         saved = self.clock
-        batches = Batches(self.order, self.step, training.steps, self.share)
-        source = iter(loader(training.dataset, training.collate, batches, seed=run.seed, workers=run.workers))
+        source = self._micro_batches()
         self.model.train()
         run.reporter.start(training.title, training.steps, self.step)
         while self.step < training.steps:
-            self._make_step(source)
+            try:
+                self._make_step(source)
+            except torch.OutOfMemoryError as error:
+                self._halve_micro_batches(error)
+                source = self._micro_batches()
+                continue
             run.reporter.advance(note=self._note())
             if self._asked_to_stop(request):
                 self._save()
@@ -152,10 +122,22 @@ class _Session:
     def finish(self) -> Trained:
         """Save the end state, so that what follows the training can be repeated without it."""
         self.accelerator.wait_for_everyone()
+        self._check_weights()
         self._save()
         self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
-        losses = metrics.read(self.run.out, "loss")
-        return Trained(losses, self.seconds, self.training.steps * self.training.batch_size)
+        return Trained(
+            losses=metrics.read(self.run.out, "loss"),
+            seconds=self.seconds,
+            samples=self.training.steps * self.training.batch_size,
+            accumulate=self.share.accumulate,
+            average=None if self.average is None else self.average.module,
+        )
+
+    def _micro_batches(self) -> Iterator[Any]:
+        """What is left of the training's micro-batches, in their order."""
+        training, run = self.training, self.run
+        batches = Batches(self.order, self.step, training.steps, self.share)
+        return iter(loader(training.dataset, training.collate, batches, seed=run.seed, workers=run.workers, skipped=self.skipped))
 
     def _make_step(self, source: Any) -> None:
         training, step = self.training, self.step
@@ -176,14 +158,32 @@ class _Session:
                 terms[name] = terms.get(name, torch.zeros_like(value)) + value.detach() / self.share.accumulate
         if training.optim.clip_grad is not None:
             self.accelerator.clip_grad_norm_(self.model.parameters(), training.optim.clip_grad)
-        if faults.visit("engine.step") == "nan":
+        fault = faults.visit("engine.step")
+        if fault == "oom":
+            raise torch.OutOfMemoryError("injected")
+        if fault == "nan":
             terms = {name: value * math.nan for name, value in terms.items()}
         self.unread.append((step, lr, terms))
         if self.accelerator.device.type == "cpu" or len(self.unread) >= STEPS_BETWEEN_READS:
             self._read()
         self.optimizer.step()
         self.optimizer.zero_grad()
+        if self.average is not None:
+            self.average.update_parameters(self.accelerator.unwrap_model(self.model))
         self.step += 1
+
+    def _halve_micro_batches(self, error: torch.OutOfMemoryError) -> None:
+        """Make the step again in twice as many parts; what is optimised stays the same."""
+        training, share = self.training, self.share
+        size = training.batch_size // (share.world * share.accumulate)
+        # Other processes are in the middle of the same step and cannot be told.
+        if not training.splittable or share.world > 1 or size % 2:
+            advice = "lower batch_size" if not training.splittable or size == 1 else f"set accumulate={2 * share.accumulate}"
+            raise EnvironmentFault(f"{training.title}: no memory for {size} samples at once; {advice}") from error
+        self.optimizer.zero_grad()
+        self.share = replace(share, accumulate=2 * share.accumulate)
+        torch.cuda.empty_cache()
+        log.warning("no memory for %d samples at once; going on with %d", size, size // 2)
 
     def _synchronised(self, last: bool) -> AbstractContextManager[object]:
         """Gradients are exchanged between processes once a step, with its last micro-batch."""
@@ -192,7 +192,7 @@ class _Session:
     def _read(self) -> None:
         """Log the losses not read yet, and stop where one is not finite."""
         for step, lr, terms in self.unread:
-            numbers = {name: float(value) for name, value in terms.items()}
+            numbers = self._over_processes(terms)
             total = sum(numbers.values())
             if not math.isfinite(total):
                 self._explain_divergence(step, numbers)
@@ -200,6 +200,19 @@ class _Session:
                 self.run.log(step=step, loss=total, lr=lr, **(numbers if len(numbers) > 1 else {}))
             self.latest = total
         self.unread.clear()
+
+    def _over_processes(self, terms: Mapping[str, Tensor]) -> dict[str, float]:
+        """Loss terms as numbers, averaged over the processes, so that all of them see the same."""
+        values = torch.stack([value.float() for value in terms.values()])
+        if self.accelerator.num_processes > 1:
+            values = cast(Tensor, self.accelerator.reduce(values, reduction="mean"))
+        return dict(zip(terms, values.tolist(), strict=True))
+
+    def _check_weights(self) -> None:
+        """See that the last step left no weight that is not finite; the loss would have told of the steps before."""
+        for name, parameter in self.accelerator.unwrap_model(self.model).named_parameters():
+            if not bool(parameter.isfinite().all()):
+                raise Diverged(f"{self.training.title}: {name} is not finite after the last step")
 
     def _explain_divergence(self, step: int, numbers: dict[str, float]) -> None:
         place = self.run.out / "diverged.json"
@@ -229,8 +242,17 @@ class _Session:
             "model": self.accelerator.unwrap_model(self.model).state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": scaler.state_dict() if scaler is not None else {},
+            "average": self.average.state_dict() if self.average is not None else {},
+            "accumulate": self.share.accumulate,
         }
         checkpoint.save(self.run.checkpoints, state, checkpoint.Manifest(self.training.key, self.step, self.seconds))
+
+
+def _average(model: nn.Module, decay: float | None) -> AveragedModel | None:
+    if decay is None:
+        return None
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=False)
+    return average.requires_grad_(False)
 
 
 def _check_sizes(training: Training, share: Share) -> None:

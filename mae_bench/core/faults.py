@@ -1,7 +1,7 @@
 """Failpoints: faults that tests put into a running process by `MAE_BENCH_FAULT=<site>:<kind>[:nth]`.
 
 Sites are `engine.step`, `checkpoint.write` and `record.write`; kinds are `kill` (SIGKILL), `term` (SIGTERM to oneself), `error`
-(an unexpected exception) and `nan` (read by the site itself). Without the variable nothing happens.
+(an unexpected exception), `nan` and `oom` (read by the site itself). Without the variable nothing happens.
 """
 
 import os

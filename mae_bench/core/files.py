@@ -58,7 +58,13 @@ def write_json(path: Path, data: Any) -> None:
 def write_with(path: Path, writer: Callable[[IO[bytes]], object]) -> None:
     """Write atomically what `writer` puts into the open file, such as `torch.save` or an image's `save`."""
     with atomic(path) as file:
-        writer(file)
+        try:
+            writer(file)
+        except RuntimeError as error:
+            # torch.save hides what went wrong with the disk behind an error of its own.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from error
+            raise
 
 
 def _umask() -> int:

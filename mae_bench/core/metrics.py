@@ -16,9 +16,11 @@ def lines(folder: Path) -> Iterator[dict[str, float]]:
         return
     for text in path.read_text().splitlines():
         try:
-            yield json.loads(text)
+            line = json.loads(text)
         except ValueError:
             continue
+        if isinstance(line, dict):
+            yield line
 
 
 def read(folder: Path, name: str) -> list[float]:

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import nn
 
 from mae_bench.core.config import Config
+from mae_bench.core.values import Betas
 
 LayerId = Callable[[str], int]
 NoDecay = Callable[[str, nn.Parameter], bool]
@@ -20,7 +21,7 @@ class OptimConfig(Config):
     name: Literal["adamw", "sgd", "lars"] = "adamw"
     lr: float = Field(gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: Betas = (0.9, 0.999)
     """Of AdamW."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """Of SGD and LARS."""

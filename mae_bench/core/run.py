@@ -1,5 +1,6 @@
 """The context of one run: where it writes, on what it computes, and how it tells how far it is."""
 
+import errno
 import json
 import os
 from collections.abc import Mapping
@@ -7,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mae_bench.core import metrics
+from mae_bench.core.errors import EnvironmentFault
 from mae_bench.core.progress import Reporter, Silent
 
 
@@ -27,6 +29,11 @@ class Run:
     """Data loading processes; the numbers do not depend on it."""
     save_seconds: float = 60.0
     """Time between two checkpoints of a training, in seconds."""
+    max_skipped: float = 0.001
+    """Share of the training images that may be damaged, rounded up to whole images: they are left out and named in
+    `skipped.jsonl`. Images of an evaluation are never left out."""
+    cache: Path | None = None
+    """Folder of what runs share, such as features; None = this run shares nothing."""
     reporter: Reporter = field(default_factory=Silent)
     """Where progress goes."""
 
@@ -41,13 +48,22 @@ class Run:
 
 
 def append_line(path: Path, data: Mapping[str, object]) -> None:
-    """Append one JSON line by a single write, which other writers cannot tear."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    """Append one JSON line by a single write, which other writers cannot tear.
+
+    Raises:
+        EnvironmentFault: the disk is full or the folder cannot be written.
+    """
+    text = (json.dumps(data) + "\n").encode()
     try:
-        os.write(handle, (json.dumps(data) + "\n").encode())
-    finally:
-        os.close(handle)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        try:
+            if os.write(handle, text) < len(text):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise EnvironmentFault(f"cannot write {path}: {error.strerror or error}; free space or choose another -o") from error
 
 
 def default_device() -> str:

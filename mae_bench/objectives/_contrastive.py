@@ -34,7 +34,9 @@ class Contrastive(nn.Module):
         """Loss of a batch of pairs of uint8 views (B, 2, 3, H, W)."""
         (features,) = self.backbone(to_input(views.transpose(0, 1).flatten(0, 1), self.backbone.spec))
         first, second = self.head(features.pool(self.config.pool)).float().chunk(2)
-        return {"contrast": self.loss(first, second)}
+        # Similarities divided by a small temperature need all their digits.
+        with torch.autocast(first.device.type, enabled=False):
+            return {"contrast": self.loss(first, second)}
 
 
 def two_views(config: Config, spec: BackboneSpec) -> Callable[[Tensor], Tensor]:

@@ -1,10 +1,11 @@
 """What an objective is, and the settings that all of them have."""
 
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mae_bench.core.config import Config
+from mae_bench.core.values import Betas, CropScale
 
 if TYPE_CHECKING:  # so that naming the recipes loads no torch
     from collections.abc import Callable
@@ -29,13 +30,13 @@ class PretrainConfig(Config):
     warmup_epochs: float = Field(ge=0)
     """Linear warm-up from 0, in epochs; half a cosine to 0 follows."""
     optimizer: Literal["adamw", "sgd", "lars"] = "adamw"
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: Betas = (0.9, 0.999)
     """Of AdamW."""
     weight_decay: float = Field(ge=0)
     """Biases, norms and other 1-D tensors are exempt."""
     clip_grad: float | None = Field(default=None, gt=0)
     """Largest norm of all gradients together; None does not clip."""
-    crop_scale: tuple[float, float] = (0.08, 1.0)
+    crop_scale: CropScale = (0.08, 1.0)
     """Area of a random crop as a share of the image (torchvision's default)."""
     flip: float = Field(default=0.5, ge=0, le=1)
     """Probability of a horizontal flip."""
@@ -46,6 +47,12 @@ class PretrainConfig(Config):
     cache: Literal["auto", "always", "never"] = "auto"
     """Whether decoded images stay in memory: `auto` keeps them where they take less than 512 MB."""
 
+    @model_validator(mode="after")
+    def _decays(self) -> Self:
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"a warm-up of {self.warmup_epochs} epochs is not shorter than the training of {self.epochs}")
+        return self
+
 
 class Objective(Protocol):
     """A file of this room: what a backbone is pretrained to do."""
@@ -53,7 +60,6 @@ class Objective(Protocol):
     Config: type[PretrainConfig]
     RECIPES: "dict[str, PretrainConfig]"
     """Named settings; every objective has `paper` and `demo`."""
-    NEEDS_LABELS: bool
 
     @staticmethod
     def build(backbone: "Backbone", config: Any, num_classes: int) -> "nn.Module":

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from backbones.contract import Backbone, BackboneSpec
 
-NEEDS_LABELS = False
-
 
 class Config(PretrainConfig):
     """Settings of a masked autoencoder; the defaults are the paper's."""

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from backbones.contract import Backbone, BackboneSpec
 
-NEEDS_LABELS = False
-
 
 class Config(PretrainConfig):
     """Settings of a contrastive pretraining; the defaults are SimCLR's."""

@@ -1,9 +1,10 @@
 """Supervised training from scratch, the baseline of every table of arXiv 2111.06377."""
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from mae_bench.core.values import RandAugment
 from mae_bench.objectives._settings import PretrainConfig
 
 if TYPE_CHECKING:
@@ -12,8 +13,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from backbones.contract import Backbone, BackboneSpec
-
-NEEDS_LABELS = True
 
 
 class Config(PretrainConfig):
@@ -26,8 +25,13 @@ class Config(PretrainConfig):
     """Alpha of mixup (arXiv 1710.09412); 0 is off."""
     cutmix: float = Field(default=0.0, ge=0)
     """Alpha of cutmix (arXiv 1905.04899); 0 is off. With both, each batch has one of them, by even chance."""
-    rand_augment: str = ""
-    """timm's name of a RandAugment policy (arXiv 1909.13719); empty is off."""
+    rand_augment: RandAugment = ""
+
+    @model_validator(mode="after")
+    def _pairs(self) -> Self:
+        if (self.mixup or self.cutmix) and self.batch_size // self.accumulate % 2:
+            raise ValueError(f"mixup and cutmix mix pairs, and a micro-batch of {self.batch_size // self.accumulate} is odd")
+        return self
 
 
 RECIPES = {

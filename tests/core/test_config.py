@@ -1,9 +1,11 @@
 """Settings: overrides, digests and the lines that explain what is wrong."""
 
 import pytest
+from timm.data.auto_augment import rand_augment_transform
 
 from mae_bench.core.config import Config, parse_assignments
 from mae_bench.core.errors import ConfigError
+from mae_bench.core.values import Betas, CropScale, RandAugment
 
 
 class Inner(Config):
@@ -56,3 +58,39 @@ def test_a_config_is_frozen():
 def test_U04_wrong_words(words):
     with pytest.raises(ConfigError):
         parse_assignments(words)
+
+
+def test_nothing_after_the_equals_is_empty_text():
+    assert Outer().override({"name": ""}).name == ""
+
+
+def test_what_looks_like_a_date_and_is_none_is_text():
+    assert Outer().override({"name": "2024-13-45"}).name == "2024-13-45"
+
+
+class Kinds(Config):
+    betas: Betas = (0.9, 0.999)
+    crop: CropScale = (0.08, 1.0)
+    policy: RandAugment = ""
+
+
+@pytest.mark.parametrize("policy", ["", "rand-m9-mstd0.5-inc1", "rand-m7-n2"])
+def test_policies_that_timm_reads(policy):
+    assert Kinds().override({"policy": policy}).policy == policy
+    assert not policy or rand_augment_transform(policy, {})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("betas", "[2, 3]"),
+        ("betas", "[0.9, 1.0]"),
+        ("crop", "[-1, 5]"),
+        ("crop", "[1.0, 0.2]"),
+        ("crop", "[0, 1]"),
+        ("policy", "foo"),
+    ],
+)
+def test_U03_values_out_of_range(key, value):
+    with pytest.raises(ConfigError, match=f"setting {key}"):
+        Kinds().override({key: value})

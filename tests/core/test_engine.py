@@ -2,7 +2,9 @@
 
 import json
 import os
+import resource
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,9 +13,9 @@ from torch.utils.data import default_collate
 
 from mae_bench.core import engine, faults, metrics
 from mae_bench.core.engine import Diverged, Training, train
-from mae_bench.core.errors import ConfigError, InputError, Stopped
+from mae_bench.core.errors import ConfigError, EnvironmentFault, InputError, Stopped
 from mae_bench.core.optim import OptimConfig
-from mae_bench.core.run import Run
+from mae_bench.core.run import Run, append_line
 from mae_bench.core.schedule import ScheduleConfig
 
 
@@ -199,3 +201,114 @@ def test_nested_batches_are_moved():
     assert moved["a"][0].is_meta
     assert moved["a"][1] == "text"
     assert moved["b"][0].is_meta
+
+
+class Smooth(nn.Module):
+    """Without dropout and batch norm, so that micro-batches of any size give the same gradients."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4))
+        self.seen = []
+
+    def forward(self, batch):
+        self.seen.append(len(batch))
+        return {"loss": (batch @ self.weight).square().mean()}
+
+
+def injected(monkeypatch, fault):
+    monkeypatch.setenv(faults.VARIABLE, fault)
+    faults._visits.clear()
+
+
+def test_R10_out_of_memory_halves_the_micro_batch_and_keeps_the_batch(tmp_path, monkeypatch):
+    expected = training(model=Smooth())
+    train(expected, Run(tmp_path / "whole"))
+    injected(monkeypatch, "engine.step:oom:5")
+    model = Smooth()
+    trained = train(training(model=model), Run(tmp_path / "halved"))
+    assert trained.accumulate == 2 and len(trained.losses) == 12
+    assert model.seen == [4] * 5 + [2] * 16
+    assert torch.allclose(weights(model), weights(expected.model), atol=1e-6)
+
+
+def test_R10_halved_micro_batches_are_remembered(tmp_path, monkeypatch):
+    injected(monkeypatch, "engine.step:oom:1")
+    train(training(model=Smooth()), Run(tmp_path))
+    assert train(training(model=Smooth()), Run(tmp_path)).accumulate == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "advice"),
+    [({"splittable": False}, "lower batch_size"), ({"batch_size": 1}, "lower batch_size"), ({"batch_size": 3}, "accumulate=2")],
+)
+def test_R10_out_of_memory_that_cannot_be_helped_is_one_line(tmp_path, monkeypatch, changes, advice):
+    injected(monkeypatch, "engine.step:oom:1")
+    with pytest.raises(EnvironmentFault, match=advice):
+        train(training(model=Smooth(), **changes), Run(tmp_path))
+
+
+def test_R12_a_weight_that_is_not_finite_is_not_saved(tmp_path):
+    class Jump(Smooth):
+        def forward(self, batch):
+            # The loss is finite, its gradient is not.
+            return {"loss": (batch @ self.weight).square().mean() + (self.weight * 0).sum().sqrt()}
+
+    with pytest.raises(Diverged, match="weight is not finite"):
+        train(training(model=Jump(), steps=1, schedule=ScheduleConfig(kind="constant")), Run(tmp_path))
+    assert not (tmp_path / "ckpt").exists()
+
+
+def test_the_moving_average_follows_the_weights(tmp_path):
+    model, path = Smooth(), []
+    job = training(model=model, average_decay=0.9, before_step=lambda step: path.append(model.weight.detach().clone()))
+    average = train(job, Run(tmp_path)).average
+    # It starts at the first weights that a step leaves.
+    seen = [*path[1:], model.weight.detach()]
+    expected = seen[0]
+    for weight in seen[1:]:
+        expected = 0.9 * expected + 0.1 * weight
+    assert isinstance(average, Smooth)
+    assert torch.allclose(average.weight, expected, atol=1e-6)
+    assert not torch.allclose(average.weight, model.weight, atol=1e-4)
+
+
+def test_R01_the_moving_average_survives_a_kill(tmp_path):
+    whole = train(training(average_decay=0.9), Run(tmp_path / "whole")).average
+    run = Run(tmp_path / "cut", save_seconds=0.0)
+    assert in_child(training(average_decay=0.9), run, "engine.step:kill:7") == -signal.SIGKILL
+    assert torch.equal(weights(train(training(average_decay=0.9), run).average), weights(whole))
+
+
+def test_a_model_is_compiled_when_asked(tmp_path, monkeypatch):
+    called = []
+    monkeypatch.setattr(nn.Module, "compile", lambda self: called.append(self))
+    job = training(compile=True)
+    train(job, Run(tmp_path))
+    assert called == [job.model]
+
+
+def test_R06_a_full_disk_is_one_line(tmp_path):
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+        try:
+            train(training(steps=2), Run(tmp_path))
+        except EnvironmentFault as error:
+            os._exit(error.exit_code if "free space" in str(error) else 1)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 4
+    assert not (tmp_path / "ckpt" / "last").exists()
+
+
+def test_R06_a_full_disk_under_the_log_is_one_line():
+    with pytest.raises(EnvironmentFault, match="free space"):
+        append_line(Path("/dev/full"), {"step": 1})
+
+
+def test_foreign_lines_in_the_log_are_passed_over(tmp_path):
+    (tmp_path / metrics.FILE).write_text('3\n[1]\n"text"\n{"step": 0, "loss": 1.5}\n{"step": 1, "lo')
+    assert metrics.read(tmp_path, "loss") == [1.5]
+    metrics.cut(tmp_path, 1)
+    assert (tmp_path / metrics.FILE).read_text() == '{"step": 0, "loss": 1.5}\n'
