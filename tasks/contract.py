@@ -2,16 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mae_bench.core import config as core
 from mae_bench.core.run import Run
+from tasks.data import Kind
 
 if TYPE_CHECKING:  # so that naming a task's recipes loads no torch
     from backbones.source import Source
     from tasks.handle import DataHandle
-
-Kind = Literal["classification", "detection", "segmentation"]
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,14 @@ class DataHandle:
     """File of `tasks/data` that reads it."""
     root: Path
     kind: Kind
+    options: tuple[str, ...] = ()
+    """Of its file's `INFO.options`, those that were asked for."""
     _splits: dict[Which, Split] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def text(self) -> str:
+        """`DATASET=PATH` that opens it again from anywhere."""
+        return f"{'+'.join((self.name, *self.options))}={self.root.resolve()}"
 
     def split(self, which: Which) -> Any:
         """Read and validate one split; later calls give the same object.
@@ -38,7 +45,7 @@ class DataHandle:
         if which not in self._splits:
             module = find.load(ROOM, self.name, what="data set")
             with _reading():
-                split = module.load(self.root, which)
+                split = module.load(self.root, which, **dict.fromkeys(self.options, True))
             for other, known in self._splits.items():
                 _check_classes(self.root, {which: split.classes, other: known.classes})
             self._splits[which] = split
@@ -68,22 +75,29 @@ class DataHandle:
 def open_data(text: str) -> DataHandle:
     """Open `DATASET=PATH`, where DATASET is a file of `tasks/data`; only the layout is looked at.
 
+    Options that the file offers follow the name after a plus: `folder+links=PATH`.
+
     Raises:
-        ConfigError: the text has another form, or there is no such kind of data set.
+        ConfigError: the text has another form, or there is no such kind of data set or option of it.
         InputError: the path is missing or does not have that layout.
     """
-    name, equals, place = text.partition("=")
+    word, equals, place = text.partition("=")
+    name, *options = word.split("+")
     if not equals or not name or not place:
         known = ", ".join(find.names(ROOM))
         raise ConfigError(f"{text!r} is not DATASET=PATH; write for example folder=/data/imagenet (data sets: {known})")
     module = find.load(ROOM, name, what="data set")
+    for option in options:
+        if option not in module.INFO.options:
+            known = ", ".join(module.INFO.options) or "none"
+            raise ConfigError(f"{text!r}: data set {name} has no option {option!r} (options: {known}); leave it out")
     root = Path(place).expanduser().absolute()
     if not root.is_dir():
         what = "is a file" if root.is_file() else "does not exist"
         raise InputError(f"data set {name}: {root} {what}; give the folder that holds the data")
     with _reading():
-        module.check(root)
-    return DataHandle(name, root, module.INFO.kind)
+        module.check(root, **dict.fromkeys(options, True))
+    return DataHandle(name, root, module.INFO.kind, tuple(dict.fromkeys(options)))
 
 
 @contextmanager
@@ -98,7 +112,11 @@ def _reading() -> Iterator[None]:
 def _describe(root: Path, path: Path) -> bytes:
     """One line of a fingerprint; names are bytes, since a file system may hold ones that are not UTF-8."""
     relative = os.fsencode(os.path.relpath(path, root))
-    return b"%s\0%d\n" % (relative, path.stat().st_size)
+    try:
+        size = path.stat().st_size
+    except OSError:  # a link to nowhere, say; whoever decodes it tells
+        size = -1
+    return b"%s\0%d\n" % (relative, size)
 
 
 def _check_classes(root: Path, classes: dict[Which, tuple[str, ...]]) -> None:

@@ -11,10 +11,14 @@ What becomes of files that are not plain 8-bit RGB:
 | 32-bit float | refused: its range is unknown |
 """
 
+import errno
 import struct
+import time
 import warnings
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
@@ -23,6 +27,12 @@ from mae_bench.core.errors import InputError
 
 # What Pillow's readers, of many hands, raise for damaged files; EOFError and KeyError come from the animated formats.
 DAMAGED = (OSError, ValueError, SyntaxError, EOFError, LookupError, struct.error, zlib.error, Image.DecompressionBombError)
+
+# What a network file system answers for a moment, and how long to wait before each further try, in seconds.
+TRANSIENT = frozenset((errno.EIO, errno.ESTALE))
+PAUSES = (0.05, 0.2, 0.8)
+
+T = TypeVar("T")
 
 # Values of the orientation tag that swap width and height.
 SIDEWAYS = frozenset((5, 6, 7, 8))
@@ -39,13 +49,28 @@ def read_rgb(path: Path, *, exif: bool) -> Image.Image:
     Raises:
         InputError: the file is missing, unreadable, damaged, or too large to be an honest picture.
     """
-    try:
+
+    def decode() -> Image.Image:
         with Image.open(path) as image:
             image.load()
-            turned = ImageOps.exif_transpose(image) if exif else image
-            return _to_rgb(turned)
+            return _to_rgb(ImageOps.exif_transpose(image) if exif else image)
+
+    try:
+        return patiently(decode)
     except DAMAGED as error:
         raise InputError(f"cannot decode image {path}: {_reason(error)}; replace or remove it") from error
+
+
+def patiently(read: Callable[[], T]) -> T:
+    """Read, and try again for a while when a network file system fails."""
+    for pause in PAUSES:
+        try:
+            return read()
+        except OSError as error:
+            if error.errno not in TRANSIENT:
+                raise
+            time.sleep(pause)
+    return read()
 
 
 def read_size(path: Path, *, exif: bool) -> tuple[tuple[int, int], str]:
@@ -77,7 +102,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _from_16_bit(image: Image.Image) -> Image.Image:
     """Scale 16-bit grey; Pillow gives 16-bit PGM files in its 32-bit mode `I`, with values up to 65535 too."""
-    warnings.warn("16-bit grey images are scaled to 8 bits", stacklevel=4)
+    warnings.warn("16-bit grey images are scaled to 8 bits", stacklevel=6)
     grey = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
     scaled = ((grey + 128) // 257).astype(np.uint8)
     return Image.fromarray(scaled).convert("RGB")

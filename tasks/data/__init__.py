@@ -29,6 +29,8 @@ class Info:
     layout: str
     """The folders and files it is recognised by, one a line."""
     licence: str
+    options: tuple[str, ...] = ()
+    """Words that may follow the name (`folder+links=PATH`): keyword arguments of `check` and `load` that are off without them."""
 
 
 class Split(Protocol):
@@ -55,12 +57,12 @@ class DataSet(Protocol):
     INFO: Info
 
     @staticmethod
-    def check(root: Path) -> None:
+    def check(root: Path, **options: bool) -> None:
         """Raise InputError unless `root` has this layout."""
         ...
 
     @staticmethod
-    def load(root: Path, which: Which) -> Split:
+    def load(root: Path, which: Which, **options: bool) -> Split:
         """Read one split, or raise InputError for what makes it unusable."""
         ...
 

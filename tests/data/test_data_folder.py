@@ -4,6 +4,7 @@ import pytest
 
 from mae_bench.core.errors import InputError
 from tasks.data import folder
+from tasks.handle import open_data
 
 
 def test_classes_and_labels_are_in_name_order(image_folder):
@@ -61,13 +62,48 @@ def test_I17_one_class_is_refused(image_folder):
         folder.check(image_folder)
 
 
-def test_I18_strange_names_and_links_work(image_folder, tmp_path_factory, save_image):
+def test_I18_strange_names_and_links_inside_work(image_folder, save_image):
     save_image(image_folder / "train/cat/näme with space\nand line.png")
-    elsewhere = save_image(tmp_path_factory.mktemp("elsewhere") / "x.png")
-    (image_folder / "train/cat/linked").symlink_to(elsewhere.parent)
+    save_image(image_folder / "extra/x.png")
+    (image_folder / "train/cat/linked").symlink_to(image_folder / "extra")
     split = folder.load(image_folder, "train")
     assert {"cat/linked/x.png", "cat/näme with space\nand line.png"} < set(split.names)
     assert all(split.image(index).size == (40, 30) for index in range(len(split)))
+
+
+@pytest.mark.parametrize("place", ["train/cat/linked", "train/cat/one.png", "train/emu", "val"])
+def test_I18_links_out_of_the_root_are_followed_only_when_asked(image_folder, tmp_path_factory, save_image, place):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    for inner in ("x.png", "cat/0.png", "dog/0.png"):
+        save_image(elsewhere / inner)
+    if place == "val":
+        shutil.rmtree(image_folder / "val")
+    if place == "train/emu":
+        save_image(image_folder / "val/emu/0.png")
+    (image_folder / place).symlink_to(elsewhere / "x.png" if place.endswith(".png") else elsewhere)
+    with pytest.raises(InputError, match=r"is a link out of the data set; write -d folder\+links=PATH"):
+        folder.load(image_folder, "train")
+    data = open_data(f"folder+links={image_folder}")
+    paths = [*data.split("train").paths, *data.split("val").paths]
+    assert any(path.resolve().is_relative_to(elsewhere) for path in paths)
+    assert data.text == f"folder+links={image_folder}"
+    assert open_data(data.text).fingerprint == data.fingerprint
+
+
+def test_I18_links_in_a_circle_end_and_no_image_comes_twice(image_folder):
+    (image_folder / "train/cat/deeper").mkdir()
+    (image_folder / "train/cat/deeper/up").symlink_to(image_folder / "train/cat")
+    (image_folder / "train/cat/again").symlink_to(image_folder / "train/cat/deeper")
+    assert folder.load(image_folder, "train").names == ["cat/0.png", "cat/1.png", "dog/0.png", "dog/1.png"]
+
+
+def test_I16_a_link_to_nowhere_is_listed_and_counted(image_folder):
+    (image_folder / "train/cat/gone.png").symlink_to(image_folder / "nowhere.png")
+    data = open_data(f"folder={image_folder}")
+    assert "cat/gone.png" in data.split("train").names
+    assert len(data.fingerprint) == 64
+    with pytest.raises(InputError, match="no such file"):
+        data.split("train").image(2)
 
 
 def test_I19_no_images_at_all(tmp_path):

@@ -36,6 +36,13 @@ def test_text_of_another_form(text):
         open_data(text)
 
 
+def test_an_option_that_a_data_set_does_not_have(image_folder):
+    with pytest.raises(ConfigError, match=r"data set folder has no option 'link' \(options: links\)"):
+        open_data(f"folder+link={image_folder}")
+    with pytest.raises(ConfigError, match=r"data set coco has no option 'links' \(options: none\)"):
+        open_data(f"coco+links={image_folder}")
+
+
 def test_missing_path_and_file(tmp_path, save_image):
     with pytest.raises(InputError, match=r"coco: .*nowhere does not exist"):
         open_data(f"coco={tmp_path / 'nowhere'}")

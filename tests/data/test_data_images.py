@@ -1,3 +1,4 @@
+import errno
 import struct
 import warnings
 import zlib
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 from mae_bench.core.errors import InputError
+from tasks import images
 from tasks.images import read_rgb
 
 
@@ -168,3 +170,24 @@ def test_I15_animation_gives_its_first_frame_and_suffixes_may_lie(tmp_path):
 def test_I16_vanished_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"gone\.png: there is no such file"):
         read_rgb(tmp_path / "gone.png", exif=False)
+
+
+@pytest.mark.parametrize(("failures", "code"), [(3, errno.EIO), (3, errno.ESTALE), (4, errno.EIO), (1, errno.EACCES)])
+def test_I16_a_file_system_that_fails_for_a_moment_is_asked_again(tmp_path, save_image, monkeypatch, failures, code):
+    path = save_image(tmp_path / "x.png")
+    opened, whole = [], Image.open
+
+    def fail(file):
+        opened.append(file)
+        if len(opened) <= failures:
+            raise OSError(code, "failed")
+        return whole(file)
+
+    monkeypatch.setattr(images, "PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(Image, "open", fail)
+    if code != errno.EACCES and failures == 3:
+        assert read_rgb(path, exif=False).size == (40, 30)
+        return
+    with pytest.raises(InputError, match=r"x\.png"):
+        read_rgb(path, exif=False)
+    assert len(opened) == (1 if code == errno.EACCES else 4)
