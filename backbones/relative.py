@@ -3,8 +3,11 @@
 Letters in shape comments: B batch, A heads, D width of a head, h w grid, P prefix tokens, N = P + h*w.
 """
 
+from functools import cache
+
+import numpy as np
 import torch
-from timm.layers.pos_embed_rel import resize_rel_pos_bias_table
+from scipy.interpolate import make_interp_spline
 from torch import Tensor
 from torch.nn import functional
 
@@ -25,10 +28,37 @@ def table_rows(grid: Size) -> int:
 
 
 def resize_table(table: Tensor, old: Size, new: Size) -> Tensor:
-    """Bring BEiT's table (rows, A) from one grid to another, finer near the middle as BEiT does; timm's code."""
+    """Bring BEiT's table (rows, A) from one grid to another as BEiT's code does (microsoft/unilm, beit/run_class_finetuning.py).
+
+    Cubic splines through its points, which are taken to lie the wider apart the farther from the middle, so that what is learned
+    of near patches stays; the rows of the class token stay as they are.
+    """
     if old == new:
         return table
-    return resize_rel_pos_bias_table(table, new, (table_rows(new), table.shape[1]), old)
+    size = (2 * old[0] - 1, 2 * old[1] - 1)
+    down, across = (_spread(2 * one - 1, 2 * other - 1).to(table) for one, other in zip(old, new, strict=True))
+    between = table[: table.shape[0] - EXTRA].unflatten(0, size)
+    resized = torch.einsum("iy,yxa,jx->ija", down, between, across).flatten(0, 1)
+    return torch.cat([resized, table[table.shape[0] - EXTRA :]])
+
+
+@cache
+def _spread(old: int, new: int) -> Tensor:
+    """Share of each of `old` distances in each of `new`, (new, old), along one side; both are odd."""
+    if old == new:
+        return torch.eye(old, dtype=torch.float64)
+    # Steps grow by a factor that brings the farthest of the old distances to the farthest of the new.
+    low, high, factor = 1.01, 1.5, 1.01
+    while high - low > 1e-6:
+        factor = (low + high) / 2
+        reach = (1 - factor ** (old // 2)) / (1 - factor)
+        low, high = (low, factor) if reach > new // 2 else (factor, high)
+    right = np.cumsum(np.append(1.0, factor ** np.arange(1, old // 2)))[: old // 2]
+    points = np.concatenate([-right[::-1], [0.0], right])
+    wanted = np.arange(-(new // 2), new // 2 + 1).clip(points[0], points[-1])
+    if old == 1:
+        return torch.ones(new, 1, dtype=torch.float64)
+    return torch.from_numpy(make_interp_spline(points, np.eye(old), k=min(3, old - 1))(wanted))
 
 
 def table_bias(table: Tensor, stored: Size, grid: Size, num_prefix: int) -> Tensor:
@@ -40,23 +70,26 @@ def table_bias(table: Tensor, stored: Size, grid: Size, num_prefix: int) -> Tens
         grid: (h, w) of the tokens.
         num_prefix: 0, or 1 for a class token in front. Further prefix tokens get what the class token gets.
     """
-    index = _index(grid, num_prefix, table.device)
-    bias = resize_table(table, stored, grid)[index.flatten()]
-    return bias.unflatten(0, index.shape).permute(2, 0, 1)
-
-
-def _index(grid: Size, num_prefix: int, device: torch.device) -> Tensor:
-    """Row of the table for each pair of tokens, (N, N)."""
     h, w = grid
-    y, x = torch.arange(h, device=device), torch.arange(w, device=device)
-    by_row, by_column = y[:, None] - y[None, :] + h - 1, x[:, None] - x[None, :] + w - 1
-    patches = by_row[:, None, :, None] * (2 * w - 1) + by_column[None, :, None, :]
-    index = functional.pad(patches.reshape(h * w, h * w), (num_prefix, 0, num_prefix, 0))
-    rows = table_rows(grid)
-    index[:num_prefix, :] = rows - 3
-    index[:, :num_prefix] = rows - 2
-    index[:num_prefix, :num_prefix] = rows - 1
-    return index
+    table = resize_table(table, stored, grid)
+    patches = shifts(table, grid).flip(1, 2).reshape(-1, h * w, h * w)
+    bias = functional.pad(patches, (num_prefix, 0, num_prefix, 0))
+    if num_prefix:
+        to_prefix, from_prefix, among_prefix = (row.view(-1, 1, 1) for row in table[[-2, -3, -1]])
+        column = torch.arange(bias.shape[-1], device=table.device) < num_prefix
+        row = column.unsqueeze(1)
+        bias = torch.where(row & column, among_prefix, torch.where(row, from_prefix, torch.where(column, to_prefix, bias)))
+    return bias
+
+
+def shifts(table: Tensor, grid: Size) -> Tensor:
+    """The part of BEiT's table between patches as a view (A, h, w, h, w): query by row and column, both from the last, then key.
+
+    Entry (a, y, x, i, j) lies in a copy of the table at row y + i and column x + j, so nothing is looked up one by one.
+    """
+    h, w = grid
+    lines = table[: table.shape[0] - EXTRA].T.unflatten(1, (2 * h - 1, 2 * w - 1)).flip(1, 2)
+    return lines.unfold(1, h, 1).unfold(2, w, 1)
 
 
 def decomposed(q: Tensor, rel_pos_h: Tensor, rel_pos_w: Tensor, grid: Size) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from timm.layers.attention import Attention
 from torch import Tensor, nn
 from torch.nn import functional
 
-from backbones import relative
+from backbones import relative, table_attention
 
 Size = tuple[int, int]
 
@@ -76,10 +76,12 @@ class GridAttention(nn.Module):
         if self.rel_pos_h is not None and self.rel_pos_w is not None:
             q, k = relative.fold(q * scale, k, *relative.decomposed(q, self.rel_pos_h, self.rel_pos_w, grid), grid)
             scale = 1.0
-        if self.relative_position_bias_table is not None:
-            num_prefix = q.shape[2] - grid[0] * grid[1]
-            bias = relative.table_bias(self.relative_position_bias_table, self.side, grid, num_prefix)
         dropout = self.attn_drop.p if self.training else 0.0
+        if self.relative_position_bias_table is not None:
+            table = relative.resize_table(self.relative_position_bias_table, self.side, grid)
+            if table_attention.saves(q, table, dropout):
+                return table_attention.attend(q, k, v, table, grid, scale).transpose(1, 2).flatten(2)
+            bias = relative.table_bias(table, grid, grid, q.shape[2] - grid[0] * grid[1])
         mask = None if bias is None else bias.to(q.dtype)
         attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scale)
         return attended.transpose(1, 2).flatten(2)
