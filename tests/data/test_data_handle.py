@@ -62,7 +62,7 @@ def test_wrong_layout_is_refused_on_opening(image_folder):
 
 
 def test_I16_unreadable_folder_is_named(image_folder, monkeypatch):
-    def refuse(_folder):
+    def refuse(*_):
         raise PermissionError(13, "Permission denied", "/somewhere/train")
 
     monkeypatch.setattr(folder, "_class_folders", refuse)
