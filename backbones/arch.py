@@ -8,7 +8,7 @@ from torch import Tensor
 
 from backbones import relative
 from backbones.contract import DenseOptions
-from backbones.positions import resample
+from backbones.positions import resample, resize_kernel
 from mae_bench.core.config import Config
 
 Size = tuple[int, int]
@@ -16,15 +16,15 @@ Mlp = Literal["gelu", "gelu_tanh", "quick_gelu", "swiglu"]
 Relative = Literal["none", "decomposed", "table", "shared_table"]
 
 
-class VitArch(Config):
-    """Everything about a network that its tensors are shaped by, and the facts they do not show (heads, epsilon, activation)."""
+class Arch(Config):
+    """What every Vision Transformer is told by, whatever its blocks are."""
 
     embed_dim: PositiveInt
     depth: PositiveInt
     num_heads: PositiveInt
     patch_size: PositiveInt
     mlp_dim: PositiveInt
-    """Width of what the first layer of the MLP gives; for `swiglu` gate and value together."""
+    """Width of what the first layer of the MLP gives; where it is gated, gate and value together."""
     image_size: tuple[PositiveInt, PositiveInt] = (224, 224)
     """Height and width in pixels the position embeddings belong to."""
     class_token: bool = True
@@ -34,38 +34,18 @@ class VitArch(Config):
     """Whether there are absolute position embeddings."""
     prefix_positions: bool = True
     """Whether prefix tokens have rows of their own in the position embeddings."""
-    patch_bias: bool = True
-    pre_norm: bool = False
-    """Whether a norm stands between the stem and the blocks (CLIP)."""
-    mlp: Mlp = "gelu"
-    """`quick_gelu` is x * sigmoid(1.702 x) (OpenAI's CLIP), `swiglu` silu(gate) * value (DINOv2's giant)."""
     layer_scale: bool = False
     qkv_bias: bool = True
-    qk_norm: bool = False
-    relative: Relative = "none"
-    """Relative positions: ViTDet's `decomposed`, or BEiT's `table` in each block or one `shared_table` for all."""
-    relative_grid: tuple[PositiveInt, PositiveInt] | None = None
-    """Grid (h, w) that relative positions of global attention are stored for; None is the grid of `image_size`."""
-    window: NonNegativeInt = 0
-    """Side in patches of the windows attention stays in; 0 is global attention."""
-    global_layers: tuple[NonNegativeInt, ...] = ()
-    """Blocks that keep global attention when there are windows."""
     final_norm: bool = True
     """False for networks whose last norm follows the pooling and so belongs to the head."""
     norm_eps: float = 1e-6
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _whole(self) -> Self:
         if self.embed_dim % self.num_heads:
             raise ValueError(f"a width of {self.embed_dim} cannot be shared by {self.num_heads} heads")
         if any(side % self.patch_size for side in self.image_size):
             raise ValueError(f"image size {self.image_size} is not made of whole patches of {self.patch_size} pixels")
-        if self.mlp == "swiglu" and self.mlp_dim % 2:
-            raise ValueError(f"an MLP of {self.mlp_dim} cannot be halved into gate and value")
-        if (self.window or self.relative == "decomposed") and self.num_prefix_tokens:
-            raise ValueError("windows and decomposed relative positions are for patch tokens alone; build with keep_prefix=False")
-        if any(layer >= self.depth for layer in self.global_layers):
-            raise ValueError(f"layers {self.global_layers} of a network with {self.depth} blocks")
         return self
 
     @property
@@ -83,6 +63,35 @@ class VitArch(Config):
         """Grid (h, w) of the position embeddings."""
         return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size
 
+
+class VitArch(Arch):
+    """Everything about a network that its tensors are shaped by, and the facts they do not show (heads, epsilon, activation)."""
+
+    patch_bias: bool = True
+    pre_norm: bool = False
+    """Whether a norm stands between the stem and the blocks (CLIP)."""
+    mlp: Mlp = "gelu"
+    """`quick_gelu` is x * sigmoid(1.702 x) (OpenAI's CLIP), `swiglu` silu(gate) * value (DINOv2's giant)."""
+    qk_norm: bool = False
+    relative: Relative = "none"
+    """Relative positions: ViTDet's `decomposed`, or BEiT's `table` in each block or one `shared_table` for all."""
+    relative_grid: tuple[PositiveInt, PositiveInt] | None = None
+    """Grid (h, w) that relative positions of global attention are stored for; None is the grid of `image_size`."""
+    window: NonNegativeInt = 0
+    """Side in patches of the windows attention stays in; 0 is global attention."""
+    global_layers: tuple[NonNegativeInt, ...] = ()
+    """Blocks that keep global attention when there are windows."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.mlp == "swiglu" and self.mlp_dim % 2:
+            raise ValueError(f"an MLP of {self.mlp_dim} cannot be halved into gate and value")
+        if (self.window or self.relative == "decomposed") and self.num_prefix_tokens:
+            raise ValueError("windows and decomposed relative positions are for patch tokens alone; build with keep_prefix=False")
+        if any(layer >= self.depth for layer in self.global_layers):
+            raise ValueError(f"layers {self.global_layers} of a network with {self.depth} blocks")
+        return self
+
     @property
     def on_grid(self) -> bool:
         """Whether attention needs to know where a token lies."""
@@ -98,14 +107,14 @@ class VitArch(Config):
         return (window, window) if window else self.relative_grid or self.grid
 
 
-def options_grid(arch: VitArch, options: DenseOptions) -> Size:
+def options_grid(arch: Arch, options: DenseOptions) -> Size:
     """Grid (h, w) that dense options build for.
 
     Raises:
         ValueError: an image size that is not made of whole patches.
     """
-    height, width = options.image_size or arch.image_size
-    patch = arch.patch_size
+    patch = options.patch_size or arch.patch_size
+    height, width = options.image_size or (arch.grid[0] * patch, arch.grid[1] * patch)
     if height % patch or width % patch:
         raise ValueError(f"image_size {height} x {width} is not made of whole patches of {patch} pixels")
     return height // patch, width // patch
@@ -119,8 +128,9 @@ def adapt(arch: VitArch, options: DenseOptions) -> VitArch:
     """
     grid = options_grid(arch, options)
     facts = arch.model_dump()
-    if not options.stored_positions:
-        facts["image_size"] = (grid[0] * arch.patch_size, grid[1] * arch.patch_size)
+    facts["patch_size"] = patch = options.patch_size or arch.patch_size
+    stored = arch.grid if options.stored_positions else grid
+    facts["image_size"] = (stored[0] * patch, stored[1] * patch)
     if not options.keep_prefix:
         facts |= {"class_token": False, "num_registers": 0}
     if options.window:
@@ -140,6 +150,7 @@ def adapt_weights(state: Mapping[str, Tensor], arch: VitArch, options: DenseOpti
         rows = arch.num_prefix_rows
         resized = resample(state["pos_embed"], arch.grid, target.grid, num_prefix=rows, antialias=options.antialias)
         state["pos_embed"] = resized[:, rows - target.num_prefix_rows :]
+    state["patch_embed.proj.weight"] = resize_kernel(state["patch_embed.proj.weight"], target.patch_size)
     if not options.keep_prefix:
         state.pop("cls_token", None)
         state.pop("reg_token", None)

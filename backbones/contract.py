@@ -92,8 +92,13 @@ class DenseOptions:
     """Where LayerScale starts that the network does not have; None adds none."""
     keep_prefix: bool = True
     """False drops class and register tokens after the stem, as ViTDet does; windows and relative positions need it."""
+    patch_size: int | None = None
+    """Side of patches to resample the patch projection's kernel to (bicubic, as 14 to 16 for ViT-H in arXiv 2203.16527);
+    None keeps it."""
     drop_path: float = 0.0
     """Largest stochastic depth rate, growing linearly from 0 over the blocks."""
+    checkpointing: bool = False
+    """True computes each block again in the backward pass instead of keeping what is inside it: less memory, more time."""
 
 
 class Backbone(nn.Module):

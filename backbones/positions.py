@@ -1,4 +1,4 @@
-"""Position embeddings: stored ones brought to any grid, and the fixed sine-cosine ones of MAE.
+"""Position embeddings: stored ones brought to any grid, and the fixed sine-cosine ones of MAE; patches of another size.
 
 Rows are laid out as `pos_embed` of timm and MAE: those of the prefix tokens first, if there are any, then the grid row by row.
 """
@@ -6,6 +6,7 @@ Rows are laid out as `pos_embed` of timm and MAE: those of the prefix tokens fir
 import torch
 from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor
+from torch.nn import functional
 
 Size = tuple[int, int]
 
@@ -23,6 +24,16 @@ def resample(positions: Tensor, old: Size, new: Size, *, num_prefix: int, antial
     if positions.shape[1] != num_prefix + old[0] * old[1]:
         raise ValueError(f"{positions.shape[1]} position rows are not {num_prefix} prefix rows and a grid of {old[0]} x {old[1]}")
     return resample_abs_pos_embed(positions, list(new), list(old), num_prefix_tokens=num_prefix, antialias=antialias)
+
+
+def resize_kernel(weight: Tensor, side: int) -> Tensor:
+    """Bring the kernel of a patch projection (C, 3, s, s) to another side, bicubic and with the sum of its values as it comes.
+
+    ViTDet turns the 14 pixels of MAE's ViT-H into 16 so (arXiv 2203.16527, A.2): interpolated, not solved for equal outputs.
+    """
+    if weight.shape[-2:] == (side, side):
+        return weight
+    return functional.interpolate(weight, size=(side, side), mode="bicubic", align_corners=False)
 
 
 def sincos_2d(embed_dim: int, grid: Size, *, num_prefix: int = 0) -> Tensor:

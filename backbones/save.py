@@ -6,9 +6,10 @@ from pathlib import Path
 import safetensors.torch
 
 from backbones.contract import Backbone, DenseOptions
+from backbones.eva import TimmEva
 from backbones.formats import suite
 from backbones.vit import TimmViT
-from backbones.zoo.vit import weights_of
+from backbones.zoo import eva, vit
 from mae_bench.core.files import write_bytes
 
 
@@ -24,10 +25,11 @@ def save_backbone(path: Path, backbone: Backbone, *, method: str, pretrain_data:
     Raises:
         ValueError: a backbone built for a dense task, which is part of a detector and saved with it.
     """
-    if not isinstance(backbone, TimmViT):
-        raise ValueError(f"saving knows TimmViT, not {type(backbone).__name__}")
+    if not isinstance(backbone, TimmViT | TimmEva):
+        raise ValueError(f"saving knows TimmViT and TimmEva, not {type(backbone).__name__}")
     if replace(backbone.options, image_size=None, drop_path=0.0) != DenseOptions():
         raise ValueError("a backbone built for a dense task is saved with its detector or segmentor")
     spec = replace(backbone.spec, method=method, pretrain_data=pretrain_data)
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in weights_of(backbone).items()}
-    write_bytes(path, safetensors.torch.save(state, suite.header("vit", backbone.arch, spec)))
+    name, zoo = ("vit", vit) if isinstance(backbone, TimmViT) else ("eva", eva)
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in zoo.weights_of(backbone).items()}
+    write_bytes(path, safetensors.torch.save(state, suite.header(name, backbone.arch, spec)))

@@ -4,9 +4,11 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
+from backbones import relative
 from backbones.arch import VitArch
 from mae_bench.core.config import build
 from mae_bench.core.errors import ConfigError, InputError
@@ -14,26 +16,36 @@ from mae_bench.core.errors import ConfigError, InputError
 # Heads do not show in any shape. These are the numbers that timm and MAE use with these widths; else heads of 64 are assumed.
 HEADS_BY_WIDTH = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16, 1664: 16}
 HEAD_DIM = 64
+# LayerNorm's epsilon of the networks with a norm before the blocks: CLIP's and DINOv2's descendants of it (timm and torch).
+PRE_NORM_EPS = 1e-5
 
 # Parts that mark networks which this one cannot run, so that it says so instead of leaving them out.
 FOREIGN = {
     r"^dist_token$": "a distillation token (DeiT distilled)",
     r"^norm_pre\.": "a norm before the blocks (CLIP)",
     r"\.attn\.q_bias$": "separate q and v biases (BEiT)",
-    r"relative_position_bias_table$": "relative position tables (BEiT)",
-    r"\.mlp\.(fc1_g|w12|w3|gate_proj)\.": "a gated MLP (SwiGLU)",
+    r"\.mlp\.w12\.": "a gated MLP (SwiGLU)",
+    r"^patch_embed\.(backbone|conv|stem|proj\.\d)": "a convolutional stem",
     r"\.attn\.gate\.": "gated attention",
     r"\.attn\.norm\.|\.mlp\.norm\.": "norms inside attention or MLP",
+    r"\.mlp\.(w1|w2|w3|w12|gate_proj)\.": "a gated MLP in an unknown layout",
+    r"^rope|\.rope\.|\.freqs$|rope_embed": "rotary positions",
     r"\.attn\.in_proj": "torch's MultiheadAttention",
-    r"^blocks\.\d+\.\d+\.": "blocks in chunks (DINOv2 training files)",
+    r"^blocks\.\d+\.\d+\.": "blocks in chunks",
+    r"^blocks\.\d+\.(norm1|attn|mlp)_?\d?\.\d+\.": "parallel branches in a block",
 }
 
 # Tensors that every such network has, with their number of dimensions.
-NEEDED = {"pos_embed": 3, "patch_embed.proj.weight": 4, "blocks.0.attn.qkv.weight": 2, "blocks.0.mlp.fc1.weight": 2}
+NEEDED = {"patch_embed.proj.weight": 4, "blocks.0.attn.qkv.weight": 2, "blocks.0.mlp.fc1.weight": 2}
 
 
 def is_timm_vit(state: Mapping[str, Tensor]) -> bool:
-    """Whether tensors are named as those of timm's VisionTransformer."""
+    """Whether tensors are named as those of timm's VisionTransformer with position embeddings."""
+    return "pos_embed" in state and state["pos_embed"].ndim == 3 and has_blocks(state)
+
+
+def has_blocks(state: Mapping[str, Tensor]) -> bool:
+    """Whether tensors are named as those of timm's VisionTransformer, whatever its positions are."""
     return all(name in state and state[name].ndim == ndim for name, ndim in NEEDED.items())
 
 
@@ -49,39 +61,53 @@ def refuse_foreign(path: Path, state: Mapping[str, Tensor]) -> None:
                 raise InputError(f"{path}: has {what}: {name}; this architecture is not supported yet")
 
 
-def arch_of(path: Path, state: Mapping[str, Tensor]) -> VitArch:
+def arch_of(path: Path, state: Mapping[str, Tensor], **known: Any) -> VitArch:
     """The architecture that tensors with timm's names belong to.
 
     Args:
         path: for messages.
         state: tensors by timm's names; none of them is a head's.
+        known: fields of `VitArch` that the family fixes, whatever the shapes say.
 
     Raises:
         InputError: shapes that fit no network of this kind.
     """
-    patch, embed_dim = _patch(path, state), state["pos_embed"].shape[-1]
-    depth = 1 + max(int(name.split(".")[1]) for name in state if re.match(r"blocks\.\d+\.", name))
-    if depth > len(state):
-        raise InputError(f"{path}: names a block {depth - 1} and has {len(state)} tensors in all")
-    registers = state["reg_token"].shape[-2] if "reg_token" in state and state["reg_token"].ndim > 1 else 0
-    num_prefix = registers + ("cls_token" in state)
-    grid, prefix_positions = _grid(path, state["pos_embed"].shape[1], num_prefix)
+    for name, ndim in NEEDED.items():
+        tensor(path, state, name, ndim)
+    patch, embed_dim = patch_size(path, state), state["patch_embed.proj.weight"].shape[0]
+    num_prefix = registers(state) + ("cls_token" in state)
+    kind, table_grid, table_heads = _relative(path, state)
+    grid, prefix_positions = table_grid, True
+    if "pos_embed" in state:
+        grid, prefix_positions = position_grid(path, state, num_prefix)
+    if grid is None:
+        raise InputError(f"{path}: neither pos_embed nor relative positions: nothing tells patches from each other")
     head_norm = state.get("blocks.0.attn.q_norm.weight")
-    heads = HEADS_BY_WIDTH.get(embed_dim) or max(embed_dim // HEAD_DIM, 1)
+    heads = table_heads or HEADS_BY_WIDTH.get(embed_dim) or max(embed_dim // HEAD_DIM, 1)
+    hidden, last = state["blocks.0.mlp.fc1.weight"].shape[0], tensor(path, state, "blocks.0.mlp.fc2.weight", 2).shape[1]
+    pre_norm = "norm_pre.weight" in state
     facts = {
         "embed_dim": embed_dim,
-        "depth": depth,
-        "num_heads": heads if head_norm is None else embed_dim // head_norm.shape[0],
+        "depth": depth(path, state),
+        "num_heads": heads if head_norm is None else embed_dim // max(head_norm.numel(), 1),
         "patch_size": patch,
-        "mlp_dim": state["blocks.0.mlp.fc1.weight"].shape[0],
+        "mlp_dim": hidden,
+        "mlp": "swiglu" if hidden == 2 * last else "gelu",
         "image_size": (grid[0] * patch, grid[1] * patch),
         "class_token": "cls_token" in state,
-        "num_registers": registers,
+        "num_registers": registers(state),
+        "positions": "pos_embed" in state,
         "prefix_positions": prefix_positions,
+        "patch_bias": "patch_embed.proj.bias" in state,
+        "pre_norm": pre_norm,
         "layer_scale": "blocks.0.ls1.gamma" in state,
         "qkv_bias": "blocks.0.attn.qkv.bias" in state,
         "qk_norm": head_norm is not None,
+        "relative": kind,
+        "relative_grid": table_grid if table_grid != grid else None,
         "final_norm": "norm.weight" in state,
+        "norm_eps": PRE_NORM_EPS if pre_norm else 1e-6,
+        **known,
     }
     try:
         return build(VitArch, facts, where=str(path))
@@ -91,19 +117,50 @@ def arch_of(path: Path, state: Mapping[str, Tensor]) -> VitArch:
 
 def assumptions(arch: VitArch) -> tuple[str, ...]:
     """What of an architecture was assumed, for the ledger."""
-    assumed = not arch.qk_norm and arch.embed_dim not in HEADS_BY_WIDTH
-    return (f"{arch.num_heads} heads are assumed: the file does not say how many",) if assumed else ()
+    told = arch.qk_norm or arch.relative != "none" or arch.embed_dim in HEADS_BY_WIDTH
+    notes = () if told else (f"{arch.num_heads} heads are assumed: the file does not say how many",)
+    if arch.final_norm:
+        return notes
+    return *notes, "no norm after the last block: the file has none, or its own follows the pooling; norm=True changes nothing"
 
 
-def _patch(path: Path, state: Mapping[str, Tensor]) -> int:
-    weight = state["patch_embed.proj.weight"]
-    if weight.shape[1] != 3 or weight.shape[2] != weight.shape[3]:
+def tensor(path: Path, state: Mapping[str, Tensor], name: str, ndim: int) -> Tensor:
+    """A tensor that must be there, with its number of dimensions.
+
+    Raises:
+        InputError: it is not.
+    """
+    if name not in state:
+        raise InputError(f"{path}: {name} is missing; without it the architecture is not known")
+    if state[name].ndim != ndim:
+        raise InputError(f"{path}: {name} is {tuple(state[name].shape)}; {ndim} dimensions are needed")
+    return state[name]
+
+
+def depth(path: Path, state: Mapping[str, Tensor]) -> int:
+    """Number of blocks."""
+    found = 1 + max(int(name.split(".")[1]) for name in state if re.match(r"blocks\.\d+\.", name))
+    if found > len(state):
+        raise InputError(f"{path}: names a block {found - 1} and has {len(state)} tensors in all")
+    return found
+
+
+def registers(state: Mapping[str, Tensor]) -> int:
+    """Number of register tokens."""
+    return state["reg_token"].shape[-2] if "reg_token" in state and state["reg_token"].ndim > 1 else 0
+
+
+def patch_size(path: Path, state: Mapping[str, Tensor]) -> int:
+    """Side of a patch in pixels."""
+    weight = tensor(path, state, "patch_embed.proj.weight", 4)
+    if weight.shape[1] != 3 or weight.shape[2] != weight.shape[3] or weight.shape[2] == 0:
         raise InputError(f"{path}: patch_embed.proj.weight is {tuple(weight.shape)}; (width, 3, side, side) is needed")
     return weight.shape[2]
 
 
-def _grid(path: Path, rows: int, num_prefix: int) -> tuple[tuple[int, int], bool]:
+def position_grid(path: Path, state: Mapping[str, Tensor], num_prefix: int) -> tuple[tuple[int, int], bool]:
     """The grid of the position embeddings, and whether the prefix tokens have rows of their own."""
+    rows = tensor(path, state, "pos_embed", 3).shape[1]
     # A grid alone first: with registers, timm gives positions to patches only.
     for prefix in (0, num_prefix):
         side = math.isqrt(max(rows - prefix, 0))
@@ -113,3 +170,18 @@ def _grid(path: Path, rows: int, num_prefix: int) -> tuple[tuple[int, int], bool
         f"{path}: {rows} position rows with {num_prefix} prefix tokens are no square grid, and the file does not say which "
         "rectangle they are"
     )
+
+
+def _relative(path: Path, state: Mapping[str, Tensor]) -> tuple[str, tuple[int, int] | None, int | None]:
+    """Kind of relative positions, the grid of their tables and the number of heads; BEiT's only."""
+    shared = f"rel_pos_bias.{relative.TABLE}"
+    name = shared if shared in state else f"blocks.0.attn.{relative.TABLE}"
+    if name not in state:
+        return "none", None, None
+    rows, heads = tensor(path, state, name, 2).shape
+    # (2h - 1) * (2w - 1) rows for distances and 3 for the class token.
+    length = math.isqrt(max(rows - relative.EXTRA, 0))
+    if length % 2 == 0 or length * length != rows - relative.EXTRA:
+        raise InputError(f"{path}: {name} has {rows} rows, which is no table of a square grid with a class token")
+    side = (length + 1) // 2
+    return "shared_table" if name == shared else "table", (side, side), heads

@@ -11,11 +11,13 @@ from timm.layers.mlp import SwiGLUPacked
 from timm.layers.norm import LayerNorm
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from backbones import relative
 from backbones.arch import VitArch
-from backbones.contract import Backbone, BackboneSpec, DenseOptions, Features
-from backbones.positions import resample, sincos_2d
+from backbones.contract import BackboneSpec, DenseOptions, Features
+from backbones.positions import sincos_2d
+from backbones.stem import Stem
 from backbones.windows import GridAttention
 from mae_bench.core.seeding import derive
 
@@ -25,10 +27,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 # timm's starting value of LayerScale where a checkpoint does not replace it (CaiT, arXiv 2103.17239, for deep networks).
 LAYER_SCALE_START = 1e-5
 
-STEM = ("net.patch_embed.", "net.pos_embed", "net.cls_token", "net.reg_token", "net.norm_pre.", "net.rel_pos_bias.")
 
-
-class TimmViT(Backbone):
+class TimmViT(Stem[VitArch]):
     """A timm VisionTransformer; `net` is the network itself, without a head."""
 
     def __init__(self, arch: VitArch, spec: BackboneSpec, options: DenseOptions | None = None) -> None:
@@ -48,23 +48,23 @@ class TimmViT(Backbone):
         """The blocks of the network in order."""
         return cast(list[Block], list(self.net.blocks))
 
-    @property
-    def positions(self) -> nn.Parameter:
-        """The stored position embeddings, (1, rows, C)."""
-        return cast(nn.Parameter, self.net.pos_embed)
-
     def forward(self, images: Tensor, layers: tuple[int, ...] = (-1,), *, norm: bool = True) -> tuple[Features, ...]:
         """Run the network once; see `Backbone.forward`."""
         wanted = self.resolve(layers)
         tokens, grid = self._stem(images)
         shared = self._shared_biases(grid)
         found: dict[int, Features] = {}
+        run = partial(checkpoint, self._run, use_reentrant=False) if self._recomputes else self._run
         for index, block in enumerate(self.blocks[: max(wanted, default=-1) + 1]):
-            tokens = self._run(block, tokens, grid, shared.get(self.arch.windows(index)))
+            tokens = run(block, tokens, grid, shared.get(self.arch.windows(index)))
             if index in wanted:
                 out = self.net.norm(tokens) if norm else tokens
                 found[index] = Features(out, grid, self.spec.num_prefix_tokens, self.spec.patch_size)
         return tuple(found[index] for index in wanted)
+
+    @property
+    def _recomputes(self) -> bool:
+        return self.options.checkpointing and self.training and torch.is_grad_enabled()
 
     def encode_kept(self, images: Tensor, ids_keep: Tensor) -> Tensor:
         """Run the network on some of the patches only, as MAE's encoder does.
@@ -82,14 +82,6 @@ class TimmViT(Backbone):
         kept = patches.gather(1, ids_keep.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
         return self.net.norm(self.net.blocks(self.net.norm_pre(self._with_prefix(kept))))
 
-    def layer_id(self, parameter_name: str) -> int:
-        """Depth of a parameter, named as in `named_parameters()`; see `Backbone.layer_id`."""
-        if parameter_name.startswith(STEM):
-            return 0
-        if parameter_name.startswith("net.blocks."):
-            return int(parameter_name.split(".")[2]) + 1
-        return self.spec.depth + 1
-
     def set_sincos_positions(self) -> None:
         """Put MAE's fixed sine-cosine positions in place of the learned ones and stop training them."""
         arch = self.arch
@@ -97,33 +89,6 @@ class TimmViT(Backbone):
         with torch.no_grad():
             self.positions.copy_(table)
         self.positions.requires_grad_(False)
-
-    def _patches(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Patch tokens (B, h*w, C) with their positions added, and the grid."""
-        size, patch = (images.shape[-2], images.shape[-1]), self.spec.patch_size
-        if size[0] % patch or size[1] % patch:
-            whole = " x ".join(str(max(side // patch, 1) * patch) for side in size)
-            raise ValueError(
-                f"{size[0]} x {size[1]} pixels are not whole patches of {patch}; resize or pad the image, to {whole} say"
-            )
-        patches = self.net.patch_embed(images)
-        grid = (patches.shape[1], patches.shape[2])
-        if not self.arch.positions:
-            return patches.flatten(1, 2), grid
-        rows = self.arch.num_prefix_rows
-        positions = resample(self.positions, self.arch.grid, grid, num_prefix=rows, antialias=self.options.antialias)
-        return patches.flatten(1, 2) + positions[:, rows:], grid
-
-    def _with_prefix(self, patches: Tensor) -> Tensor:
-        """Prefix tokens, with their positions where they have some, in front of the patch tokens: (B, P + N, C)."""
-        net, rows = self.net, self.arch.num_prefix_rows
-        prefix: list[Tensor] = [token for token in (net.cls_token, net.reg_token) if token is not None]
-        if not prefix:
-            return patches
-        tokens = torch.cat(prefix, dim=1)
-        if rows and self.arch.positions:
-            tokens = tokens + self.positions[:, :rows]
-        return torch.cat([tokens.expand(patches.shape[0], -1, -1), patches], dim=1)
 
     def _stem(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """What goes into the first block, (B, P + h*w, C), and the grid."""

@@ -16,6 +16,8 @@ from backbones.contract import Backbone, BackboneSpec, DenseOptions
 from backbones.relative import TENSORS
 from backbones.shapes import arch_of, is_timm_vit
 from backbones.vit import IMAGENET_MEAN, IMAGENET_STD, TimmViT, initial_weights
+from backbones.zoo import Rgb
+from backbones.zoo._shared import SIZES, spec_for
 
 Arch = VitArch
 __all__ = ["VARIANTS", "Arch", "assemble", "build", "empty", "initial_weights", "looks_like", "name_of", "spec_of", "weights_of"]
@@ -67,7 +69,7 @@ def empty(arch: VitArch, spec: BackboneSpec, dense: DenseOptions | None = None) 
     """Make a backbone on the meta device: names and shapes of the weights an architecture has with the dense options."""
     options = dense or DenseOptions()
     target = adapt(arch, options)
-    spec = replace(spec, image_size=target.image_size, num_prefix_tokens=target.num_prefix_tokens)
+    spec = replace(spec, image_size=target.image_size, num_prefix_tokens=target.num_prefix_tokens, patch_size=target.patch_size)
     with torch.device("meta"):
         return TimmViT(target, spec, options)
 
@@ -103,32 +105,20 @@ def weights_of(backbone: Backbone) -> dict[str, Tensor]:
 def spec_of(
     arch: VitArch,
     *,
-    mean: tuple[float, float, float] = IMAGENET_MEAN,
-    std: tuple[float, float, float] = IMAGENET_STD,
+    mean: Rgb = IMAGENET_MEAN,
+    std: Rgb = IMAGENET_STD,
     method: str = "unknown",
     pretrain_data: str = "unknown",
 ) -> BackboneSpec:
     """What consumers are told of an architecture."""
-    return BackboneSpec(
-        name=name_of(arch),
-        embed_dim=arch.embed_dim,
-        depth=arch.depth,
-        patch_size=arch.patch_size,
-        num_prefix_tokens=arch.num_prefix_tokens,
-        image_size=arch.image_size,
-        mean=mean,
-        std=std,
-        method=method,
-        pretrain_data=pretrain_data,
-    )
+    return spec_for(arch, name_of(arch), mean=mean, std=std, method=method, pretrain_data=pretrain_data)
 
 
 def name_of(arch: VitArch) -> str:
     """The variant of the same width, depth, heads and patch size, or these numbers; then what it has besides."""
     size = f"vit_w{arch.embed_dim}_d{arch.depth}_h{arch.num_heads}_patch{arch.patch_size}"
     for name, variant in VARIANTS.items():
-        same = ("embed_dim", "depth", "num_heads", "patch_size", "mlp_dim")
-        if all(getattr(arch, field) == getattr(variant, field) for field in same):
+        if all(getattr(arch, field) == getattr(variant, field) for field in SIZES):
             size = name
     extras = [f"_reg{arch.num_registers}"] * bool(arch.num_registers) + ["_nocls"] * (not arch.class_token)
     extras += ["_ls"] * arch.layer_scale + ["_qknorm"] * arch.qk_norm + ["_prenorm"] * arch.pre_norm

@@ -4,15 +4,17 @@ import copy
 
 import pytest
 import torch
+from timm.models.eva import Eva
 from timm.optim._param_groups import param_groups_layer_decay
 
 from backbones.arch import VitArch
 from backbones.contract import normalise
 from backbones.zoo import vit
 from mae_bench.core import find
+from tests.backbones.conftest import shaken
 
 SHRUNK = {
-    f"{room}:{name}": arch.model_copy(update={"embed_dim": 8 * arch.num_heads, "mlp_dim": 48, "depth": 3})
+    f"{room}:{name}": (room, arch.model_copy(update={"embed_dim": 8 * arch.num_heads, "mlp_dim": 48, "depth": 3}))
     for room in find.names("backbones.zoo")
     for name, arch in find.load("backbones.zoo", room, what="family").VARIANTS.items()
 }
@@ -25,13 +27,18 @@ PARTS = {
     "no final norm": {"final_norm": False},
     "patch 14": {"patch_size": 14, "image_size": (42, 28)},
 }
-ALL = [pytest.param(arch.model_dump(), id=name) for name, arch in SHRUNK.items()]
-ALL += [pytest.param(facts, id=name) for name, facts in PARTS.items()]
+ALL = [pytest.param((room, arch.model_dump()), id=name) for name, (room, arch) in SHRUNK.items()]
+ALL += [pytest.param(("vit", facts), id=name) for name, facts in PARTS.items()]
 
 
 @pytest.fixture(params=ALL)
 def backbone(request, make):
-    return make(**request.param)
+    room, facts = request.param
+    if room == "vit":
+        return make(**facts)
+    zoo = find.load("backbones.zoo", room, what="family")
+    arch = zoo.Arch(**facts)
+    return zoo.assemble(arch, zoo.spec_of(arch), shaken(zoo.initial_weights(arch, 0))).eval()
 
 
 @pytest.fixture
@@ -44,9 +51,13 @@ def images(backbone):
 def by_hand(backbone, images):
     """The output after each block, run by timm's own code."""
     net = backbone.net
-    tokens = net.norm_pre(net.patch_drop(net._pos_embed(net.patch_embed(images))))
+    if isinstance(net, Eva):
+        tokens, rope = net._pos_embed(net.patch_embed(images))
+        turn = {"rope": rope}
+    else:
+        tokens, turn = net.norm_pre(net.patch_drop(net._pos_embed(net.patch_embed(images)))), {}
     for block in net.blocks:
-        tokens = block(tokens)
+        tokens = block(tokens, **turn)
         yield tokens
 
 

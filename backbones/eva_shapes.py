@@ -1,0 +1,80 @@
+"""What the shapes of tensors with the names of timm's Eva say about the architecture they belong to."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from backbones import shapes
+from backbones.eva import EvaArch
+from mae_bench.core.config import build
+from mae_bench.core.errors import ConfigError, InputError
+
+# 224 pixels in patches of 14: all of EVA-02's rotary positions are scaled to it, whatever the size (timm, models/eva.py).
+EVA02_GRID = (16, 16)
+# DINOv3's LayerNorm (timm, models/eva.py; the file does not say); EVA-02's is 1e-6.
+DINOV3_EPS = 1e-5
+# DINOv3 stores no positions, so no size; its files were trained at 256 pixels and more, and this is what probes use.
+SIDE = 224
+
+
+def is_timm_eva(state: Mapping[str, Tensor]) -> bool:
+    """Whether tensors are named as those of timm's Eva; those it shares with BEiT and the plain ViT are none."""
+    if "patch_embed.proj.weight" not in state or any(name.endswith("relative_position_bias_table") for name in state):
+        return False
+    if "blocks.0.attn.q_proj.weight" in state:
+        return True
+    if "blocks.0.attn.qkv.weight" not in state or "blocks.0.attn.qkv.bias" in state:
+        return False
+    return "blocks.0.attn.q_bias" in state or ("blocks.0.gamma_1" in state and "pos_embed" not in state)
+
+
+def arch_of(path: Path, state: Mapping[str, Tensor]) -> EvaArch:
+    """The architecture that tensors with timm's names belong to.
+
+    Args:
+        path: for messages.
+        state: tensors by timm's names; none of them is a head's.
+
+    Raises:
+        InputError: shapes that fit no network of this kind.
+    """
+    patch = shapes.patch_size(path, state)
+    embed_dim = state["patch_embed.proj.weight"].shape[0]
+    registers = shapes.registers(state)
+    num_prefix = registers + ("cls_token" in state)
+    gated = "blocks.0.mlp.fc1_g.weight" in state
+    first = shapes.tensor(path, state, "blocks.0.mlp.fc1_g.weight" if gated else "blocks.0.mlp.fc1.weight", 2)
+    last = shapes.tensor(path, state, "blocks.0.mlp.fc2.weight", 2)
+    packed = not gated and first.shape[0] == 2 * last.shape[1]
+    positions = "pos_embed" in state
+    rope = "dinov3" if not positions else "eva02" if gated or packed else "none"
+    side = SIDE // patch or 1
+    grid, prefix_positions = shapes.position_grid(path, state, num_prefix) if positions else ((side, side), False)
+    head_dim = shapes.HEAD_DIM
+    facts = {
+        "embed_dim": embed_dim,
+        "depth": shapes.depth(path, state),
+        "num_heads": shapes.HEADS_BY_WIDTH.get(embed_dim) or max(embed_dim // head_dim, 1),
+        "patch_size": patch,
+        "mlp_dim": first.shape[0] * (2 if gated else 1),
+        "mlp": "swiglu_split" if gated else "swiglu" if packed else "gelu",
+        "mlp_norm": "blocks.0.mlp.norm.weight" in state,
+        "attention_norm": "blocks.0.attn.norm.weight" in state,
+        "split_qkv": "blocks.0.attn.q_proj.weight" in state,
+        "image_size": (grid[0] * patch, grid[1] * patch),
+        "class_token": "cls_token" in state,
+        "num_registers": registers,
+        "positions": positions,
+        "prefix_positions": prefix_positions,
+        "layer_scale": "blocks.0.gamma_1" in state,
+        "qkv_bias": "blocks.0.attn.q_bias" in state or "blocks.0.attn.q_proj.bias" in state,
+        "rope": rope,
+        "rope_grid": EVA02_GRID if rope == "eva02" else None,
+        "final_norm": "norm.weight" in state,
+        "norm_eps": DINOV3_EPS if rope == "dinov3" else 1e-6,
+    }
+    try:
+        return build(EvaArch, facts, where=str(path))
+    except ConfigError as error:
+        raise InputError(str(error)) from None
