@@ -1,0 +1,72 @@
+"""timm: a safetensors file that `timm.create_model(NAME, checkpoint_path=OUT)` and a strict `load_state_dict` take."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+
+from backbones.arch import VitArch
+from backbones.contract import BackboneSpec
+from backbones.exports import PARTS, Layout, Weights, refuse, without_key_bias
+from backbones.formats import suite
+from mae_bench.core.files import write_bytes
+
+NAME = "timm's VisionTransformer or Beit, without a head"
+ENDINGS = (".safetensors",)
+
+VIT = tuple(key for key in PARTS if key not in ("table", "shared_table", "decomposed", "windows"))
+BEIT = ("table", "shared_table", "layer_scale", "no_positions", "qkv_bias_less", "norm_less", "broken_mlp")
+
+
+def layout(arch: VitArch, spec: BackboneSpec, weights: Weights) -> Layout:
+    """Plain networks as they are; those with relative tables as timm's Beit names them."""
+    if arch.relative in ("table", "shared_table"):
+        refuse(arch, "timm's Beit", BEIT)
+        tensors = _beit(weights)
+        return Layout(tensors, f"timm.models.beit.Beit(**{beit_arguments(arch)}).load_state_dict(...)")
+    refuse(arch, "timm's VisionTransformer", VIT)
+    how = f"timm.create_model(NAME, checkpoint_path=OUT, num_classes=0, img_size={arch.image_size}); {_note(spec)}"
+    return Layout(dict(weights), how, facts=suite.header("vit", arch, spec))
+
+
+def write(out: Path, layout: Layout) -> None:
+    """Plain names, and the suite's own header, which timm does not read and from which `-m OUT` knows heads, mean and std."""
+    tensors = {name: tensor.contiguous() for name, tensor in layout.tensors.items()}
+    write_bytes(out, safetensors.torch.save(tensors, layout.facts or {"format": "pt"}))
+
+
+def beit_arguments(arch: VitArch) -> dict[str, Any]:
+    """What timm's Beit is made with for an architecture, beside its norm's epsilon."""
+    return {
+        "img_size": arch.image_size[0] if arch.image_size[0] == arch.image_size[1] else arch.image_size,
+        "patch_size": arch.patch_size,
+        "num_classes": 0,
+        "global_pool": "token" if arch.final_norm else "avg",
+        "embed_dim": arch.embed_dim,
+        "depth": arch.depth,
+        "num_heads": arch.num_heads,
+        "mlp_ratio": (arch.mlp_dim + 0.5) / arch.embed_dim if arch.mlp_dim % arch.embed_dim else arch.mlp_dim // arch.embed_dim,
+        "qkv_bias": arch.qkv_bias,
+        "init_values": 0.1 if arch.layer_scale else None,
+        "use_abs_pos_emb": arch.positions,
+        "use_rel_pos_bias": arch.relative == "table",
+        "use_shared_rel_pos_bias": arch.relative == "shared_table",
+    }
+
+
+def _beit(weights: Weights) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in weights.items():
+        if name.endswith(".attn.qkv.bias"):
+            q, v = without_key_bias("timm's Beit", name, tensor)
+            stem = name.removesuffix("qkv.bias")
+            tensors |= {f"{stem}q_bias": q, f"{stem}v_bias": v}
+        else:
+            tensors[re.sub(r"\.ls([12])\.gamma$", r".gamma_\1", name)] = tensor
+    return tensors
+
+
+def _note(spec: BackboneSpec) -> str:
+    return f"mean={spec.mean}, std={spec.std} for its transforms"
