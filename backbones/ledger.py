@@ -1,6 +1,6 @@
 """What became of every tensor of a checkpoint: nothing is loaded, left out or made up in silence."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -8,6 +8,22 @@ from torch import Tensor
 from mae_bench.core.errors import InputError
 
 SHOWN = 5
+KINDS = ("matched", "converted", "resized", "dropped", "new", "missing", "unexpected")
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of one tensor."""
+
+    name: str
+    """By the network's names; of those that are left out, by the file's."""
+    kind: str
+    """One of `KINDS`."""
+    reason: str
+    """Why, where it is not taken as it is."""
+    shape: Shape | None
+    """As the network has it; of those that are left out, as the file has it; None for what is no tensor."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +46,24 @@ class Ledger:
     """In the file, and nobody knows what for."""
     notes: tuple[str, ...] = ()
     """Sentences for whoever reads the record."""
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    """Why tensors of the other kinds are where they are, for those that have a reason of their own."""
+    shapes: Mapping[str, Shape] = field(default_factory=dict)
+    """Shapes by name; see `Row.shape`."""
 
     def summary(self) -> dict[str, int]:
         """How many tensors each became of."""
-        kinds = ("matched", "converted", "resized", "dropped", "new", "missing", "unexpected")
-        return {kind: len(getattr(self, kind)) for kind in kinds}
+        return {kind: len(getattr(self, kind)) for kind in KINDS}
+
+    def rows(self) -> tuple[Row, ...]:
+        """Every tensor with what became of it, for display: what is not as it should be first, what is taken as it is last."""
+        reasons = {**REASONS, **{(kind, name): why for kind in KINDS for name, why in self.reasons.items()}}
+        reasons |= {("dropped", name): why for name, why in self.dropped.items()}
+        return tuple(
+            Row(name, kind, reasons.get((kind, name), reasons.get((kind, ""), "")), self.shapes.get(name))
+            for kind in reversed(KINDS)
+            for name in getattr(self, kind)
+        )
 
     def check(self, where: object, looks_like: str) -> None:
         """Refuse a load that would leave something random or unexplained.
@@ -45,12 +74,25 @@ class Ledger:
         for kind in ("missing", "unexpected"):
             names = getattr(self, kind)
             if names:
-                raise InputError(f"{where}: {len(names)} {kind} tensors ({first(names)}); it looks like {looks_like} otherwise")
+                raise InputError(
+                    f"{where}: {len(names)} {kind} tensors ({first(names)}); it looks like {looks_like} otherwise; "
+                    "to go on without them, which the record will say, add --allow-partial"
+                )
 
 
-def first(names: tuple[str, ...] | list[str]) -> str:
+REASONS = {
+    ("new", ""): "asked for by the dense options; starts at zero",
+    ("resized", ""): "interpolated to the size that the dense options ask for",
+    ("missing", ""): "needed, and not in the file",
+    ("unexpected", ""): "in the file, and nobody knows what for",
+}
+"""What is said of kinds whose tensors have no reasons of their own."""
+
+
+def first(names: Collection[str], shown: int = SHOWN) -> str:
     """The first few of many names."""
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+    names = list(names)
+    return ", ".join(names[:shown]) + (", ..." if len(names) > shown else "")
 
 
 def compare(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], changed: set[str], dropped: Mapping[str, str]) -> Ledger:
@@ -69,4 +111,5 @@ def compare(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], changed: 
         dropped=dict(dropped),
         missing=tuple(name for name in wanted if name not in state),
         unexpected=tuple(name for name in state if name not in wanted),
+        shapes={name: tuple(tensor.shape) for name, tensor in {**state, **wanted}.items()},
     )

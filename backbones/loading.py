@@ -1,5 +1,6 @@
 """From a file to weights that are known to fit: every tensor accounted for, every number finite."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -8,36 +9,63 @@ import torch
 from torch import Tensor
 
 from backbones.families import Converted
-from backbones.ledger import Ledger, compare
+from backbones.ledger import Ledger, compare, first
 from backbones.reading import RawCheckpoint
 from backbones.zoo import Zoo
 from mae_bench.core.errors import InputError
 
+NAMED = 20
+"""How many names a note gives."""
 
-def check(raw: RawCheckpoint, converted: Converted, zoo: Zoo) -> tuple[dict[str, Tensor], Ledger]:
+
+def check(raw: RawCheckpoint, converted: Converted, zoo: Zoo, *, allow_partial: bool = False) -> tuple[dict[str, Tensor], Ledger]:
     """Check converted tensors against the network they are said to be of.
 
+    Args:
+        raw: what was read.
+        converted: what its family made of it.
+        zoo: what makes the network.
+        allow_partial: leave tensors out that nobody knows, and draw those that are missing from seed 0.
+
     Returns:
-        The weights in float32, and what became of every tensor of the file.
+        The weights in float32, which may still be mapped, and what became of every tensor of the file.
 
     Raises:
         InputError: tensors missing, left over, of the wrong shape, not floating point, or not finite.
     """
     wanted = zoo.weights_of(zoo.empty(converted.arch, converted.spec))
-    cast = {name for name, tensor in converted.state.items() if tensor.dtype != torch.float32}
-    ledger = compare(converted.state, wanted, cast | converted.renamed, {**raw.dropped, **converted.dropped})
-    ledger = replace(ledger, unexpected=(*ledger.unexpected, *raw.unexplained))
+    ledger = _ledger(raw, converted, wanted)
     arch = zoo.name_of(converted.arch)
-    ledger.check(raw.path, arch)
-    _check_shapes(raw.path, converted.state, wanted, arch, zoo)
-    for name, tensor in converted.state.items():
+    if not allow_partial:
+        ledger.check(raw.path, arch)
+    state = {name: tensor for name, tensor in converted.state.items() if name in wanted}
+    _check_shapes(raw.path, state, wanted, arch, zoo)
+    for name, tensor in state.items():
         _check_numbers(raw.path, name, tensor)
-    notes = (*converted.notes, *_casts(converted.state), *_zeros(converted.state), *_stripped(raw))
-    return {name: tensor.to(torch.float32) for name, tensor in converted.state.items()}, replace(ledger, notes=notes)
+    notes = (*raw.notes, *converted.notes, *_casts(state), *_zeros(state), *_stripped(raw), *_partial(ledger))
+    weights = {name: tensor.to(torch.float32) for name, tensor in state.items()}
+    if ledger.missing:
+        drawn = zoo.initial_weights(converted.arch, 0)
+        weights |= {name: drawn[name] for name in ledger.missing}
+    return weights, replace(ledger, notes=notes)
+
+
+def _ledger(raw: RawCheckpoint, converted: Converted, wanted: Mapping[str, Tensor]) -> Ledger:
+    cast = {name: f"cast from {_dtype(tensor)}" for name, tensor in converted.state.items() if tensor.dtype != torch.float32}
+    renamed = dict.fromkeys(converted.renamed, "renamed or rearranged")
+    both = {name: f"{renamed[name]}, {cast[name]}" for name in cast.keys() & renamed.keys()}
+    ledger = compare(converted.state, wanted, cast.keys() | renamed.keys(), {**raw.dropped, **converted.dropped})
+    shapes = {name: tuple(tensor.shape) for name, tensor in raw.state.items() if name in converted.dropped}
+    return replace(
+        ledger,
+        unexpected=(*ledger.unexpected, *raw.unexplained),
+        reasons={**renamed, **cast, **both},
+        shapes={**raw.shapes, **shapes, **ledger.shapes},
+    )
 
 
 def _check_shapes(path: Path, state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], arch: str, zoo: Zoo) -> None:
-    wrong = [name for name in wanted if state[name].shape != wanted[name].shape]
+    wrong = [name for name in wanted if name in state and state[name].shape != wanted[name].shape]
     if not wrong:
         return
     name = wrong[0]
@@ -50,6 +78,9 @@ def _check_shapes(path: Path, state: Mapping[str, Tensor], wanted: Mapping[str, 
 def _check_numbers(path: Path, name: str, tensor: Tensor) -> None:
     if not tensor.is_floating_point():
         raise InputError(f"{path}: {name} holds {_dtype(tensor)}, not floating point; save weights that are not quantised")
+    # A sum passes over the numbers once and keeps none; only where it is not finite, which large numbers do, too, it is counted.
+    if math.isfinite(tensor.sum(dtype=torch.float32).item()):
+        return
     bad = tensor.numel() - int(tensor.to(torch.float32).isfinite().sum())
     if bad:
         raise InputError(f"{path}: {name} has {bad} values that are NaN or infinite; take an earlier checkpoint")
@@ -66,6 +97,18 @@ def _zeros(state: Mapping[str, Tensor]) -> list[str]:
 
 def _stripped(raw: RawCheckpoint) -> list[str]:
     return [f"took {raw.prefix!r} off the names of the network"] if raw.prefix else []
+
+
+def _partial(ledger: Ledger) -> list[str]:
+    """What was allowed to be incomplete."""
+    notes = []
+    if ledger.missing:
+        names = first(ledger.missing, NAMED)
+        notes.append(f"warning: partial load: {len(ledger.missing)} missing tensors are random, from seed 0: {names}")
+    if ledger.unexpected:
+        names = first(ledger.unexpected, NAMED)
+        notes.append(f"warning: partial load: {len(ledger.unexpected)} unexpected tensors are left out: {names}")
+    return notes
 
 
 def _dtype(tensor: Tensor) -> str:

@@ -1,49 +1,40 @@
 """Reading checkpoint files of strangers: tensors and plain values come out of them, and never code.
 
-A file is opened once, so that what is hashed is what is loaded.
+A file is opened once and stays open while its tensors are used, so that what is hashed is what is loaded. Tensors are mapped
+where the format allows it: reading a file takes no memory for them, and copying them is left to who builds something of them.
 """
 
-import hashlib
 import json
-import os
-import re
-import stat
-import struct
-import zipfile
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from backbones import wrapping
+from backbones import nesting, wrapping
+from backbones.archives import Content, check_stored, content_of, one_line
+from backbones.opened import OpenFile, OpenFiles, Origin
 from mae_bench.core.errors import InputError
 
-# Keys under which training programs put the weights; the rest of their files is optimizer state and settings.
-WRAPPERS = ("model", "state_dict", "model_state_dict", "model_ema", "ema", "teacher", "student", "module", "net", "encoder")
-
 # Weights in a folder, the first that is there, and what transformers writes beside them.
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+INDEX = "model.safetensors.index.json"
+WEIGHTS = ("model.safetensors", INDEX, "pytorch_model.bin")
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
 JSON_BYTES = 2**20
 
-HEAD_BYTES = 512
-LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-
 
 @dataclass(frozen=True)
 class RawCheckpoint:
-    """The named tensors of a file, nothing of them interpreted yet."""
+    """The named tensors of a file, nothing of them interpreted yet.
+
+    They may be mapped, so that they change or go when the file is written to: copy what is kept, and call `verify` then.
+    """
 
     path: Path
-    sha256: str
+    origin: Origin | str
+    """The file that is held open, or the hash of one that is not."""
     state: dict[str, Tensor]
     metadata: dict[str, str] = field(default_factory=dict)
     """Text of a safetensors header."""
@@ -61,182 +52,134 @@ class RawCheckpoint:
     """`preprocessor_config.json` beside the file, where a folder was given; empty else."""
     notes: tuple[str, ...] = ()
     """Sentences for whoever reads the record: how the file was read, where that is not plain."""
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Shapes of the tensors outside the network."""
+
+    @property
+    def sha256(self) -> str:
+        """Hex digits of the file's hash; of the hashes of all files, where the checkpoint is in several."""
+        return self.origin if isinstance(self.origin, str) else self.origin.sha256
+
+    def verify(self) -> None:
+        """See that the file is what it was when it was opened; to be called after tensors are copied.
+
+        Raises:
+            InputError: it was written to.
+        """
+        if not isinstance(self.origin, str):
+            self.origin.verify()
 
 
-def read(path: Path) -> RawCheckpoint:
-    """Read a `.safetensors` file or a `torch.save` file of any age, whatever its name ends in.
+def read(path: Path, *, ckpt_key: str = "") -> RawCheckpoint:
+    """Read a checkpoint file, whatever its name ends in.
+
+    `.safetensors`, `torch.save` of any age, numpy's `.npz`, and pickles of numpy arrays as Detectron2 writes them.
+
+    Args:
+        path: the file; the index of a checkpoint in several files (`model.safetensors.index.json`) stands for all of them.
+        ckpt_key: which network of several: keys of the file and the beginning of names, joined by dots (`teacher.backbone`).
 
     Raises:
         InputError: anything that is not a whole file of named tensors; the line says what it is instead.
     """
-    with _open_regular(path) as file:
-        before = os.fstat(file.fileno())
-        load = _loader(path, file.read(HEAD_BYTES))
-        file.seek(0)
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        content, metadata = load(path, file)
-        state, dropped = _weights(path, content)
-        for name, tensor in state.items():
-            _check_stored(path, name, tensor, before.st_size)
-        # Copies, so that the numbers stay when the mapped file changes later.
-        located = wrapping.locate(path, {name: tensor.detach().clone() for name, tensor in state.items()})
-        after = os.fstat(file.fileno())
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise InputError(f"{path}: changed while it was read; wait until its writer is done")
-    left_out = {**dropped, **located.around}
-    return RawCheckpoint(path, sha256, located.state, metadata, _settings(content), left_out, located.prefix, located.unexplained)
+    if path.name.endswith(".safetensors.index.json"):
+        return _read_shards(path, ckpt_key)
+    file = OpenFile(path)
+    content = content_of(file)
+    file.start_hash()
+    return located(path, file, [file], content, ckpt_key)
 
 
-def read_folder(folder: Path) -> RawCheckpoint:
+def located(path: Path, origin: Origin, files: list[OpenFile], content: Content, ckpt_key: str) -> RawCheckpoint:
+    """Find the network in what files hold.
+
+    Args:
+        path: for messages.
+        origin: what the hash is of.
+        files: where the tensors are; none can be larger than their sum.
+        content: what they hold.
+        ckpt_key: see `read`.
+    """
+    values, metadata = content
+    nested = nesting.unnest(path, values, ckpt_key)
+    size = sum(file.size for file in files)
+    for name, tensor in nested.state.items():
+        check_stored(path, size, name, tensor)
+    found = wrapping.locate(path, nested.state, nested.prefix)
+    origin.verify()
+    notes = (f"the network under ckpt_key={ckpt_key} of several",) if ckpt_key else ()
+    return RawCheckpoint(
+        path,
+        origin,
+        found.state,
+        metadata,
+        _settings(values),
+        {**nested.dropped, **found.around},
+        found.prefix,
+        found.unexplained,
+        notes=notes,
+        shapes={name: tuple(tensor.shape) for name, tensor in nested.state.items() if not name.startswith(found.prefix)},
+    )
+
+
+def read_folder(folder: Path, *, ckpt_key: str = "") -> RawCheckpoint:
     """Read a folder as `pretrain` or transformers leave it: the weights, and the JSON files that describe them.
 
     Raises:
         InputError: no weights in it, or files that cannot be used.
     """
     path = next((folder / name for name in WEIGHTS if (folder / name).exists()), folder)
-    raw = read(path)
-    return replace(raw, config=_sidecar(folder / CONFIG), preprocessor=_sidecar(folder / PREPROCESSOR))
+    raw = read(path, ckpt_key=ckpt_key)
+    return replace(raw, config=_json(folder / CONFIG), preprocessor=_json(folder / PREPROCESSOR))
 
 
-def _sidecar(path: Path) -> dict[str, Any]:
+def _read_shards(path: Path, ckpt_key: str) -> RawCheckpoint:
+    """A checkpoint in several safetensors files, and the index of which tensor is in which."""
+    index = OpenFile(path)
+    places = _json_of(index).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(place, str) and _is_beside(place) for place in places.values()):
+        raise InputError(f"{path}: no weight_map of tensors to files beside it; download the checkpoint again")
+    files = {place: OpenFile(path.parent / place) for place in sorted(set(places.values()))}
+    index.start_hash()
+    state: dict[str, Tensor] = {}
+    for place, file in files.items():
+        found, _ = content_of(file)
+        file.start_hash()
+        wanted = {name for name in places if places[name] == place}
+        if not isinstance(found, dict) or set(found) != wanted:
+            raise InputError(f"{file.path}: not the tensors that {path.name} says it has; download the checkpoint again")
+        state |= found
+    shards = list(files.values())
+    return located(path, OpenFiles([index, *shards]), shards, (state, {}), ckpt_key)
+
+
+def _is_beside(place: str) -> bool:
+    """Whether a name is of a file in the same folder."""
+    return Path(place).name == place and place.endswith(".safetensors")
+
+
+def _json(path: Path) -> dict[str, Any]:
     """A JSON file of settings; nothing where there is none."""
-    if not path.exists():
-        return {}
-    with _open_regular(path) as file:
-        text = file.read(JSON_BYTES + 1)
-    if len(text) > JSON_BYTES:
-        raise InputError(f"{path}: larger than {JSON_BYTES} bytes, which no settings are; take it away")
+    return _json_of(OpenFile(path)) if path.exists() else {}
+
+
+def _json_of(file: OpenFile) -> dict[str, Any]:
+    limit = JSON_BYTES * (32 if file.path.name == INDEX else 1)
+    with file.reader() as reader:
+        text = reader.read(limit + 1)
+    if len(text) > limit:
+        raise InputError(f"{file.path}: larger than {limit} bytes, which no settings are; take it away")
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: no JSON ({_one_line(error)}); repair it or take it away") from error
+        raise InputError(f"{file.path}: no JSON ({one_line(error)}); repair it or take it away") from error
     if not isinstance(values, dict):
-        raise InputError(f"{path}: holds a {type(values).__name__}, not settings by name; repair it or take it away")
+        raise InputError(f"{file.path}: holds a {type(values).__name__}, not settings by name; repair it or take it away")
     return values
 
 
-@contextmanager
-def _open_regular(path: Path) -> Iterator[BufferedReader]:
-    try:
-        # Without O_NONBLOCK, opening a pipe would wait for its writer.
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; give the path of a checkpoint file") from error
-    try:
-        mode = os.fstat(handle).st_mode
-        if stat.S_ISDIR(mode):
-            raise InputError(f"{path}: a folder without model.safetensors in it; give the checkpoint file")
-        if not stat.S_ISREG(mode):
-            raise InputError(f"{path}: a pipe, device or socket, not a checkpoint file")
-        with os.fdopen(handle, "rb", closefd=False) as file:
-            yield file
-    finally:
-        os.close(handle)
-
-
-def _loader(path: Path, head: bytes) -> Callable[[Path, BufferedReader], tuple[Any, dict[str, str]]]:
-    """Choose how to read a file from its first bytes; its name may say anything."""
-    if not head:
-        raise InputError(f"{path}: empty file (0 bytes); copy or download it again")
-    if head.startswith(LFS_POINTER):
-        raise InputError(f"{path}: a Git LFS pointer, not the file itself; run: git lfs pull")
-    if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
-        raise InputError(f"{path}: an HTML page, not a checkpoint; download the file itself")
-    if head.startswith(b"PK"):
-        return _load_zip
-    if path.suffix == ".safetensors" or head[8:9] == b"{":
-        return _load_safetensors
-    return _load_legacy
-
-
-def _load_safetensors(path: Path, file: BufferedReader) -> tuple[Any, dict[str, str]]:
-    try:
-        with safe_open(_same_file(path, file), framework="pt") as opened:
-            return {name: opened.get_tensor(name) for name in opened.keys()}, opened.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: damaged or cut safetensors file ({_one_line(error)}); copy or download it again") from error
-
-
-def _load_zip(path: Path, file: BufferedReader) -> tuple[Any, dict[str, str]]:
-    file.seek(0)
-    try:
-        entries = zipfile.ZipFile(file).infolist()
-    except (zipfile.BadZipFile, NotImplementedError, struct.error, OSError, ValueError) as error:
-        raise InputError(f"{path}: damaged or cut file ({_one_line(error)}); copy or download it again") from error
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        raise InputError(f"{path}: a compressed zip archive, which torch.save does not write; unpack it first")
-    return _torch_load(path, _same_file(path, file), mmap=True), {}
-
-
-def _load_legacy(path: Path, file: BufferedReader) -> tuple[Any, dict[str, str]]:
-    file.seek(0)
-    return _torch_load(path, file, mmap=False), {}
-
-
-def _torch_load(path: Path, source: str | BufferedReader, *, mmap: bool) -> Any:
-    """`torch.load` without code, every way it fails told as one kind of fault."""
-    try:
-        with torch.serialization.safe_globals([Namespace]):
-            return torch.load(source, map_location="cpu", weights_only=True, mmap=mmap)
-    # Damaged files end it with a dozen types of exception (KeyError, UnicodeDecodeError, struct.error, ...).
-    except Exception as error:
-        foreign = re.search(r"GLOBAL (\S+)", str(error))
-        if foreign:
-            name = foreign.group(1).rstrip(".")
-            raise InputError(
-                f"{path}: holds {name}, which is code or an object and is not run here; "
-                "save the weights alone: torch.save(model.state_dict(), PATH)"
-            ) from None
-        raise InputError(f"{path}: damaged, cut or no checkpoint ({_one_line(error)}); copy or download it again") from error
-
-
-def _same_file(path: Path, file: BufferedReader) -> str:
-    """A path to the open file itself, even if `path` names another one by now; `path` where the system has no such thing."""
-    own = Path(f"/proc/self/fd/{file.fileno()}")
-    return str(own if own.exists() else path)
-
-
-def _weights(path: Path, content: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Find the named tensors in what a file holds, and say why the rest is left out."""
-    if not isinstance(content, Mapping):
-        raise InputError(f"{path}: holds a {type(content).__name__}, not named tensors; save model.state_dict()")
-    found, key = _tensors(content), ""
-    if not found:
-        inner = {str(name): _tensors(value) for name, value in content.items() if isinstance(value, Mapping)}
-        candidates = [name for name in WRAPPERS if inner.get(name)]
-        if not candidates:
-            keys = ", ".join(str(name) for name in list(content)[:5])
-            raise InputError(f"{path}: no named tensors in it (its keys: {keys or 'none'}); save model.state_dict()")
-        if len(candidates) > 1:
-            raise InputError(f"{path}: weights under several keys ({', '.join(candidates)}); save the wanted ones alone")
-        key = candidates[0]
-        found = inner[key]
-    rest = content if not key else content[key]
-    dropped = {str(name): "not a tensor" for name in rest if str(name) not in found}
-    if key:
-        dropped |= {str(name): f"beside the weights, which are under {key!r}" for name in content if name != key}
-    return found, dropped
-
-
-def _tensors(values: Mapping[Any, Any]) -> dict[str, Tensor]:
-    return {name: value for name, value in values.items() if isinstance(name, str) and isinstance(value, Tensor)}
-
-
-def _check_stored(path: Path, name: str, tensor: Tensor, size: int) -> None:
-    """Refuse tensors that are larger than the file (a few bytes can claim terabytes) or not plain arrays."""
-    if tensor.layout != torch.strided or tensor.is_quantized:
-        raise InputError(f"{path}: tensor {name} is sparse or quantised; save it as a plain float tensor")
-    if tensor.numel() * tensor.element_size() > size:
-        raise InputError(f"{path}: tensor {name} claims {tensor.numel()} numbers, more than the file can hold")
-
-
 def _settings(content: Any) -> dict[str, Any]:
-    args = content.get("args") if isinstance(content, Mapping) else None
+    args = dict.get(content, "args")
     if isinstance(args, Namespace):
         args = vars(args)
-    return dict(args) if isinstance(args, Mapping) else {}
-
-
-def _one_line(error: BaseException) -> str:
-    text = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {text[:160]}" if text else type(error).__name__
+    return dict(args) if isinstance(args, dict) else {}

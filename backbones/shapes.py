@@ -2,7 +2,9 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ HEADS_BY_WIDTH = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16, 1664: 1
 HEAD_DIM = 64
 # LayerNorm's epsilon of the networks with a norm before the blocks: CLIP's and DINOv2's descendants of it (timm and torch).
 PRE_NORM_EPS = 1e-5
+_TOLD: ContextVar[tuple[int, int] | None] = ContextVar("image_size_told", default=None)
 
 # Parts that mark networks which this one cannot run, so that it says so instead of leaving them out.
 FOREIGN = {
@@ -161,6 +164,8 @@ def patch_size(path: Path, state: Mapping[str, Tensor]) -> int:
 def position_grid(path: Path, state: Mapping[str, Tensor], num_prefix: int) -> tuple[tuple[int, int], bool]:
     """The grid of the position embeddings, and whether the prefix tokens have rows of their own."""
     rows = tensor(path, state, "pos_embed", 3).shape[1]
+    if told := _TOLD.get():
+        return _told_grid(path, told, patch_size(path, state), rows, num_prefix)
     # A grid alone first: with registers, timm gives positions to patches only.
     for prefix in (0, num_prefix):
         side = math.isqrt(max(rows - prefix, 0))
@@ -168,8 +173,30 @@ def position_grid(path: Path, state: Mapping[str, Tensor], num_prefix: int) -> t
             return (side, side), prefix > 0 or num_prefix == 0
     raise InputError(
         f"{path}: {rows} position rows with {num_prefix} prefix tokens are no square grid, and the file does not say which "
-        "rectangle they are"
+        "rectangle they are; add #image_size=HEIGHTxWIDTH in pixels"
     )
+
+
+@contextmanager
+def image_size_told(size: tuple[int, int] | None) -> Iterator[None]:
+    """Take position embeddings to be for a height and width in pixels, as the user says; None goes by the rows."""
+    token = _TOLD.set(size)
+    try:
+        yield
+    finally:
+        _TOLD.reset(token)
+
+
+def _told_grid(path: Path, size: tuple[int, int], patch: int, rows: int, num_prefix: int) -> tuple[tuple[int, int], bool]:
+    height, width = size
+    grid = height // patch, width // patch
+    left = rows - grid[0] * grid[1]
+    if height % patch or width % patch or left not in (0, num_prefix):
+        raise InputError(
+            f"{path}: image_size={height}x{width} in patches of {patch} pixels does not fit its {rows} position rows "
+            f"with {num_prefix} prefix tokens"
+        )
+    return grid, left > 0 or num_prefix == 0
 
 
 def _relative(path: Path, state: Mapping[str, Tensor]) -> tuple[str, tuple[int, int] | None, int | None]:

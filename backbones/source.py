@@ -1,30 +1,33 @@
 """`-m` of the command line: where a backbone comes from, opened once, built as often as a task asks.
 
-`NAME=SRC` or SRC; SRC is `random:ARCH`, `timm:NAME`, a checkpoint file, a folder with `model.safetensors` in it (as `pretrain`
-leaves it), or the bare name of an architecture, which means `random:ARCH`.
+`NAME=SRC` or SRC; SRC is `random:ARCH`, `timm:NAME`, `hf:ORG/NAME`, a checkpoint file, a folder with `model.safetensors` in it
+(as `pretrain` or transformers leave it), or the bare name of an architecture, which means `random:ARCH`. A SRC with weights may
+end in `#key=value&key=value` (`fragment.py`): which network of the file is meant, and what the file does not say.
 """
 
 import hashlib
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from torch import Tensor
 
-from backbones import loading, reading
+from backbones import fragment, loading, reading, shapes, trusted
+from backbones.asked import FORMS, Asked, default_name, parse
 from backbones.contract import Backbone, BackboneSpec, DenseOptions
 from backbones.families import Converted, identify
+from backbones.fragment import Fragment
 from backbones.ledger import Ledger
+from backbones.reading import RawCheckpoint
 from backbones.zoo import Zoo
 from mae_bench.core import find
-from mae_bench.core.config import Config, nearest
-from mae_bench.core.errors import ConfigError
+from mae_bench.core.config import Config, build, nearest
+from mae_bench.core.errors import ConfigError, InputError
 
 ZOO = "backbones.zoo"
-NAME_BYTES = 80
-FORMS = "NAME=SRC or SRC, where SRC is random:ARCH, timm:NAME, a checkpoint file, or a folder with model.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,13 +39,38 @@ class Source:
     text: str
     """SRC as it was given."""
     spec: BackboneSpec
-    sha256: str
-    """Of the checkpoint file; of the text `random:ARCH` where there is none."""
     ledger: Ledger
     arch: Config
+    family: str
+    """What kind of checkpoint it is: `NAME` of the file in `formats/`; empty for `random:ARCH`."""
     _zoo: Zoo = field(repr=False)
     _weights: Mapping[str, Tensor] | None = field(repr=False)
-    """By the network's names; None draws them from the seed of each build."""
+    """By the network's names, maybe mapped; None draws them from the seed of each build."""
+    _raw: RawCheckpoint | None = field(repr=False)
+    _changes: str = field(default="", repr=False)
+    """What makes another network of the same file, as text."""
+
+    @property
+    def sha256(self) -> str:
+        """What tells this network from others: the hash of the checkpoint file.
+
+        Of the text `random:ARCH` where there is no file. Where the fragment of SRC or a partial load makes another network of the
+        same file, of the file's hash and of what is asked; `raw_facts` has the file's own. Waits until the file is hashed.
+
+        Raises:
+            InputError: the file was written to since it was opened.
+        """
+        if self._raw is None:
+            return _hash_of(self.text.rpartition(":")[2], "random:")
+        return _hash_of(self._changes, f"{self._raw.sha256}#") if self._changes else self._raw.sha256
+
+    @property
+    def raw_facts(self) -> Mapping[str, Any]:
+        """What the file itself says, empty for random: path, sha256, settings, prefix, config, preprocessor, metadata."""
+        if self._raw is None:
+            return {}
+        names = ("sha256", "settings", "prefix", "config", "preprocessor", "metadata")
+        return {"path": str(self._raw.path), **{name: getattr(self._raw, name) for name in names}}
 
     def build(self, options: DenseOptions | None = None, *, seed: int = 0) -> Backbone:
         """Make a module of its own with the weights.
@@ -50,9 +78,17 @@ class Source:
         Args:
             options: what a dense task asks for.
             seed: of the initialisation, for `random:ARCH`; a checkpoint ignores it.
+
+        Raises:
+            InputError: the checkpoint file was written to since it was opened.
         """
-        weights = self._zoo.initial_weights(self.arch, seed) if self._weights is None else self._weights
-        return self._zoo.assemble(self.arch, self.spec, weights, options)
+        if self._raw is None or self._weights is None:
+            return self._zoo.assemble(self.arch, self.spec, self._zoo.initial_weights(self.arch, seed), options)
+        # Before, since pages that are cut off a file end the program; after, since what was copied must be what was checked.
+        self._raw.verify()
+        backbone = self._zoo.assemble(self.arch, self.spec, self._weights, options)
+        self._raw.verify()
+        return backbone
 
     def ledger_for(self, options: DenseOptions) -> Ledger:
         """The ledger with what dense options change: what is resized, left out, and made anew."""
@@ -68,64 +104,37 @@ class Source:
             resized=tuple(sorted(resized)),
             dropped={**self.ledger.dropped, **left_out},
             new=tuple(name for name in built if name not in plain),
+            notes=(*self.ledger.notes, *_resampled(self.spec.patch_size, options)),
         )
 
 
-def open_source(text: str) -> Source:
+def _resampled(patch_size: int, options: DenseOptions) -> list[str]:
+    """What is said of a patch projection at another size."""
+    if options.patch_size in (None, patch_size):
+        return []
+    return [f"patch projection resampled from {patch_size} to {options.patch_size} pixels, bicubic (arXiv 2203.16527)"]
+
+
+def open_source(text: str, *, allow_partial: bool = False, trust_pickle: str = "") -> Source:
     """Open what `-m` names.
+
+    Args:
+        text: `NAME=SRC` or SRC.
+        allow_partial: start tensors that the file lacks at random (seed 0) and leave out those that nobody knows, saying so.
+        trust_pickle: the whole SHA-256 of a file that may be unpickled in full, code included (`trusted.read_trusted`).
 
     Raises:
         ConfigError: text of no known form, or an architecture or name that is none.
         InputError: a checkpoint that cannot be used as it is.
     """
-    name, source = _split(text)
+    asked = parse(text, allow_partial=allow_partial, trust_pickle=trust_pickle)
+    source = asked.source
     kind, colon, rest = source.partition(":")
+    if colon and kind in OPENERS:
+        return OPENERS[kind](asked, rest)
     if source in _variants():
-        return _open_random(name, source, source)
-    if colon and kind == "random":
-        return _open_random(name, source, rest)
-    if colon and kind == "timm":
-        return _open_timm(name, source, rest)
-    if colon and kind == "hf":
-        return _open_hf(name, source, rest)
-    return _open_file(name, source)
-
-
-def _split(text: str) -> tuple[str | None, str]:
-    """Part NAME from SRC. A path may have `=` in it: what exists as it stands is a path."""
-    if not text.isprintable() or not text.strip():
-        raise ConfigError(f"{text!r} is no model; give {FORMS}")
-    name, equals, source = text.partition("=")
-    if not equals or _exists(Path(text)):
-        return None, text
-    _check_name(name)
-    if not source:
-        raise ConfigError(f"{text!r} names no model after the '='; give {FORMS}")
-    return name, source
-
-
-def _exists(path: Path) -> bool:
-    """Whether there is something at a path; text that cannot even be one has nothing."""
-    try:
-        return path.exists() or path.is_symlink()
-    except OSError:
-        return False
-
-
-def _check_name(name: str) -> None:
-    """A name becomes a folder, so it must be able to be one and stay inside its parent."""
-    if not name or name != name.strip() or name.startswith((".", "-")) or re.search(r'[/\\:*?"<>|]', name):
-        raise ConfigError(
-            f"{name!r} cannot name a model: it becomes a folder, so no '/', no leading '.' or '-', no spaces around it"
-        )
-    if len(name.encode()) > NAME_BYTES:
-        raise ConfigError(f"the model name {name[:20]!r}... is longer than {NAME_BYTES} bytes; give a shorter NAME=")
-
-
-def _default_name(text: str) -> str:
-    """A name made of a file's or model's own, with everything replaced that a folder cannot have."""
-    clean = re.sub(r'[/\\:*?"<>|]', "_", text).strip().lstrip(".-") or "model"
-    return clean.encode()[:NAME_BYTES].decode(errors="ignore")
+        return _open_random(asked, source)
+    return _open_path(asked)
 
 
 def _zoo(name: str) -> Zoo:
@@ -138,42 +147,98 @@ def _variants() -> dict[str, Zoo]:
     return {variant: file for file in files for variant in file.VARIANTS}
 
 
-def _open_random(name: str | None, source: str, variant: str) -> Source:
+def _open_random(asked: Asked, variant: str) -> Source:
     zoo = _variants().get(variant)
     if zoo is None:
-        raise ConfigError(f"{source}: unknown architecture {variant!r}; {nearest(variant, list(_variants()))}")
+        raise ConfigError(f"{asked.source}: unknown architecture {variant!r}; {nearest(variant, list(_variants()))}")
+    if asked.text != asked.source or asked.trust_pickle:
+        raise ConfigError(f"{asked.text}: random weights come from no file, so nothing can be said of one; leave it out")
     arch = zoo.VARIANTS[variant]
     spec = zoo.spec_of(arch, method="random", pretrain_data="none")
     ledger = Ledger(notes=("weights are random",))
-    sha256 = hashlib.sha256(f"random:{variant}".encode()).hexdigest()
-    return Source(name or "random", source, spec, sha256, ledger, arch, zoo, None)
+    return Source(asked.name or "random", asked.text, spec, ledger, arch, "", zoo, None, None)
 
 
-def _open_file(name: str | None, source: str) -> Source:
-    path = Path(source)
-    if not _exists(path) and not path.suffix and "/" not in source:
-        raise ConfigError(f"{source!r} is no file and no architecture ({nearest(source, list(_variants()))}); give {FORMS}")
-    raw = reading.read_folder(path) if path.is_dir() else reading.read(path)
-    stem = raw.path.resolve().parent.name if raw.path.stem in ("model", "pytorch_model") else raw.path.stem
-    return _opened(name or _default_name(stem), source, raw, identify(raw).convert(raw))
-
-
-def _open_timm(name: str | None, source: str, model: str) -> Source:
+def _open_timm(asked: Asked, model: str) -> Source:
     from backbones import hub
 
     net = hub.timm_network(model)
-    raw = reading.read(hub.timm_file(model, net))
-    return _opened(name or _default_name(model), source, raw, hub.with_facts(identify(raw).convert(raw), net))
+    raw = _read(asked, hub.timm_file(model, net))
+    return _opened(asked, model, raw, lambda converted: hub.with_facts(converted, net))
 
 
-def _open_hf(name: str | None, source: str, model: str) -> Source:
+def _open_hf(asked: Asked, model: str) -> Source:
     from backbones import hub
 
-    raw = reading.read_folder(hub.hf_folder(model))  # pyright: ignore[reportAttributeAccessIssue]
-    return _opened(name or _default_name(model), source, raw, identify(raw).convert(raw))
+    return _opened(asked, model, _read(asked, hub.hf_folder(model)))  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _opened(name: str, source: str, raw: reading.RawCheckpoint, converted: Converted) -> Source:
+def _open_path(asked: Asked) -> Source:
+    path = Path(asked.source)
+    if not fragment.exists(asked.source) and not path.suffix and "/" not in asked.source:
+        hint = nearest(asked.source, list(_variants()))
+        raise ConfigError(f"{asked.source!r} is no file and no architecture ({hint}); give {FORMS}")
+    raw = _read(asked, path)
+    in_folder = raw.path.name in reading.WEIGHTS
+    return _opened(asked, raw.path.resolve().parent.name if in_folder else raw.path.stem, raw)
+
+
+OPENERS: dict[str, Callable[[Asked, str], Source]] = {"random": _open_random, "timm": _open_timm, "hf": _open_hf}
+"""What stands before the colon of a SRC."""
+
+
+def _read(asked: Asked, path: Path) -> RawCheckpoint:
+    """Read a file or folder, and see that it is the one that was asked for."""
+    key = asked.told.ckpt_key
+    if asked.trust_pickle:
+        raw = trusted.read_trusted(path, asked.trust_pickle, ckpt_key=key)
+    else:
+        raw = reading.read_folder(path, ckpt_key=key) if path.is_dir() else reading.read(path, ckpt_key=key)
+    if asked.told.sha256 and not raw.sha256.startswith(asked.told.sha256):
+        raise InputError(f"{raw.path}: its SHA-256 is {raw.sha256}, not {asked.told.sha256}...; download the right file")
+    return raw
+
+
+def _opened(
+    asked: Asked, name: str, raw: RawCheckpoint, facts: Callable[[Converted], Converted] = lambda converted: converted
+) -> Source:
+    told, family = asked.told, identify(raw)
+    with shapes.image_size_told(told.image_size):
+        converted = _as_told(facts(family.convert(raw)), told, asked.text)
     zoo = _zoo(converted.zoo)
-    weights, ledger = loading.check(raw, converted, zoo)
-    return Source(name, source, converted.spec, raw.sha256, ledger, converted.arch, zoo, weights)
+    weights, ledger = loading.check(raw, converted, zoo, allow_partial=asked.allow_partial)
+    ledger = replace(ledger, notes=(*ledger.notes, *told.notes()))
+    name = asked.name or default_name(f"{name}-{told.ckpt_key}" if told.ckpt_key else name)
+    partial = {"partial": True} if ledger.missing or ledger.unexpected else {}
+    changes = {**told.changes(), **partial}
+    text = json.dumps(changes, sort_keys=True) if changes else ""
+    return Source(name, asked.text, converted.spec, ledger, converted.arch, family.NAME, zoo, weights, raw, text)
+
+
+def _as_told(converted: Converted, told: Fragment, text: str) -> Converted:
+    """Replace what a file leaves to guess by what the user says."""
+    facts = told.given(*fragment.ARCH)
+    arch = build(type(converted.arch), {**converted.arch.model_dump(), **facts}, where=text)
+    spec = _zoo(converted.zoo).spec_of(
+        arch,
+        mean=told.mean or converted.spec.mean,
+        std=told.std or converted.spec.std,
+        method=converted.spec.method,
+        pretrain_data=converted.spec.pretrain_data,
+    )
+    if told.image_size and told.image_size != spec.image_size:
+        height, width = spec.image_size
+        raise InputError(f"{text}: the position embeddings of the file are for {height}x{width} pixels; leave image_size out")
+    if not told.changes():
+        return converted
+    known = [pattern for names, pattern in ASSUMED.items() if len(told.given(*names)) == len(names)]
+    notes = tuple(note for note in converted.notes if not any(re.search(pattern, note) for pattern in known))
+    return replace(converted, arch=arch, spec=spec, notes=notes)
+
+
+ASSUMED = {("num_heads",): "heads are assumed", ("mean", "std"): "mean and std are assumed"}
+"""Notes that no longer hold when the user says what was assumed."""
+
+
+def _hash_of(text: str, kind: str) -> str:
+    return hashlib.sha256(f"{kind}{text}".encode()).hexdigest()

@@ -26,6 +26,9 @@ MARKS = (
 # A ResNet has one of its own.
 NEEDS = {"conv1.weight": "class_embedding"}
 
+# Parts of the network that a program keeps beside it, by its prefix: the last norm in transformers' BeitForMaskedImageModeling.
+BESIDE = {"beit.": ("layernorm.weight", "layernorm.bias")}
+
 # Copies that are not the network, where another one is there: moving averages (MoCo v3, BYOL, solo-learn, lightly, timm).
 COPIES = r"(^|[._])(momentum|ema|target)(_|\.|$)|_momentum(\.|$)"
 
@@ -43,7 +46,7 @@ AROUND = {
     r"^(input_resolution|context_length|vocab_size)$": "a number that CLIP's files keep",
     r"^visual_projection\.": "projection to the text tower's space",
     r"(^|\.)(head|heads|classifier|fc|linear|cls_head|lm_head|mim_head)(\.|_|$)": "head of the pretraining or of a classifier",
-    r"(^|\.)(online|distillation)_classifier\.": "head of a classifier",
+    r"(^|\.)(online|distillation|cls)_classifier\.": "head of a classifier",
     r"(^|\.)(mask_token|data_preprocessor)": "part of the pretraining",
 }
 """Reasons to leave tensors around the network out, by pattern; the first that fits is given."""
@@ -69,21 +72,24 @@ def locate(where: object, state: Mapping[str, Tensor], prefix: str = "") -> Loca
     Args:
         where: the file, for messages.
         state: its tensors.
-        prefix: take the network whose names begin with it, when there are several.
+        prefix: take the network whose names begin with these parts, when there are several.
 
     Raises:
         InputError: several networks, none of which is the copy of another.
     """
-    found = [name for name in _prefixes(state) if name.startswith(prefix)]
+    found = [name for name in prefixes(state) if begins(name, prefix)]
     found = [name for name in found if not re.search(COPIES, name)] or found
     if len(found) > 1:
         raise InputError(
             f"{where}: {len(found)} networks in it ({first(found)}); choose one: add #ckpt_key={found[0].rstrip('.')}"
         )
+    if not found and prefix:
+        raise InputError(f"{where}: no Vision Transformer that is known under {prefix!r}; the names are {first(list(state))}")
     if not found:
         return Located("", dict(state), {})
     inside = {name.removeprefix(found[0]): tensor for name, tensor in state.items() if name.startswith(found[0])}
-    outside = [name for name in state if not name.startswith(found[0])]
+    inside |= {name: state[name] for name in BESIDE.get(found[0], ()) if name in state}
+    outside = [name for name in state if not name.startswith(found[0]) and name not in inside]
     reasons = {name: _reason(name) for name in outside}
     return Located(
         found[0],
@@ -93,7 +99,13 @@ def locate(where: object, state: Mapping[str, Tensor], prefix: str = "") -> Loca
     )
 
 
-def _prefixes(names: Iterable[str]) -> list[str]:
+def begins(name: str, prefix: str) -> bool:
+    """Whether a name begins with whole parts of another; parts end with a dot, in JAX with a slash."""
+    prefix = prefix.rstrip("./")
+    return not prefix or name.startswith((f"{prefix}.", f"{prefix}/"))
+
+
+def prefixes(names: Iterable[str]) -> list[str]:
     """What stands before the mark of a network, for each there is."""
     names = set(names)
     found = {name.removesuffix(mark): mark for mark in MARKS for name in names if _ends(name, mark)}

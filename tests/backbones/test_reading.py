@@ -3,6 +3,7 @@
 import argparse
 import collections
 import functools
+import hashlib
 import io
 import os
 import pickle
@@ -16,6 +17,8 @@ import safetensors.torch
 import torch
 
 from backbones import reading
+from backbones.source import open_source
+from backbones.zoo import vit
 from mae_bench.core.errors import InputError
 
 
@@ -207,12 +210,31 @@ def test_C18_a_file_written_while_it_is_read_is_refused(saved, timm_state, monke
     refused(path, "changed while it was read")
 
 
-def test_the_numbers_stay_when_the_file_changes_later(saved, timm_state):
+@pytest.mark.parametrize("change", ["written", "cut", "grown"])
+def test_C18_a_file_that_changed_since_it_was_opened_builds_nothing(saved, timm_state, change):
+    """Its tensors are mapped: what is checked must be what is built."""
     path = Path(saved(timm_state))
-    raw = reading.read(path)
+    source, whole = open_source(str(path)), path.read_bytes()
+    other = {"written": b"\0" * len(whole), "cut": whole[:1000], "grown": whole + b"x"}[change]
     with path.open("r+b") as file:
-        file.write(b"\0" * path.stat().st_size)
-    assert all(torch.equal(raw.state[name], tensor) for name, tensor in timm_state.items())
+        file.write(other)
+        file.truncate()
+    os.utime(path)
+    for use in (source.build, lambda: source.sha256):
+        with pytest.raises(InputError, match="changed while it was read"):
+            use()
+
+
+@pytest.mark.parametrize("change", ["replaced", "removed"])
+def test_C18_a_file_that_is_replaced_or_removed_stays_what_was_opened(tmp_path, saved, timm_state, change):
+    path = Path(saved(timm_state))
+    source, expected = open_source(str(path)), hashlib.sha256(path.read_bytes()).hexdigest()
+    if change == "replaced":
+        Path(saved({name: torch.zeros_like(tensor) for name, tensor in timm_state.items()}, "other.pth")).replace(path)
+    else:
+        path.unlink()
+    assert source.sha256 == expected
+    assert torch.equal(vit.weights_of(source.build())["cls_token"], timm_state["cls_token"])
 
 
 @pytest.mark.parametrize("length", [2**63 - 1, 2**40, 99_999_999])

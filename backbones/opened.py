@@ -1,0 +1,138 @@
+"""Files held open, so that what is hashed, checked and loaded is one and the same, whatever their paths name later."""
+
+import hashlib
+import os
+import stat
+import threading
+import weakref
+from collections.abc import Sequence
+from io import BufferedReader
+from pathlib import Path
+from typing import Protocol
+
+from mae_bench.core.errors import InputError
+
+CHUNK_BYTES = 2**20
+
+
+class Origin(Protocol):
+    """Where tensors come from."""
+
+    @property
+    def sha256(self) -> str:
+        """Hex digits of the hash."""
+        ...
+
+    def verify(self) -> None:
+        """See that nothing changed since it was opened; tensors that are mapped would have changed with it.
+
+        Raises:
+            InputError: a file was written to.
+        """
+        ...
+
+
+class OpenFile:
+    """A regular file, opened once and closed with the last reference to it.
+
+    The tensors of a file may be mapped: they are its pages. Who copies them calls `verify` afterwards.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open without waiting for anything.
+
+        Raises:
+            InputError: nothing there, no permission, or something that is no file.
+        """
+        self.path = path
+        try:
+            # Without O_NONBLOCK, opening a pipe would wait for its writer.
+            self.handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror}; give the path of a checkpoint file") from error
+        weakref.finalize(self, os.close, self.handle)
+        self._before = os.fstat(self.handle)
+        if stat.S_ISDIR(self._before.st_mode):
+            raise InputError(f"{path}: a folder without model.safetensors in it; give the checkpoint file")
+        if not stat.S_ISREG(self._before.st_mode):
+            raise InputError(f"{path}: a pipe, device or socket, not a checkpoint file")
+        self._digest: str | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self._before.st_size
+
+    def reader(self) -> BufferedReader:
+        """The file from its beginning."""
+        file = open(self.handle, "rb", closefd=False)
+        file.seek(0)
+        return file
+
+    def same(self) -> str:
+        """A path to the open file itself, even if `path` names another one by now; `path` where the system has no such thing."""
+        own = Path(f"/proc/self/fd/{self.handle}")
+        return str(own if own.exists() else self.path)
+
+    def verify(self) -> None:
+        """See `Origin.verify`."""
+        after = os.fstat(self.handle)
+        if (self._before.st_size, self._before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+            raise InputError(f"{self.path}: changed while it was read; wait until its writer is done")
+
+    def start_hash(self) -> None:
+        """Hash in a thread of its own; hashing holds no lock of Python's, so that tensors are checked meanwhile."""
+        self._thread = threading.Thread(target=self._try_hash, daemon=True)
+        self._thread.start()
+
+    @property
+    def sha256(self) -> str:
+        """Of the whole file; waits for the thread.
+
+        Raises:
+            InputError: the file was written to, or cannot be read.
+        """
+        if self._thread is not None:
+            self._thread.join()
+        try:
+            # In a forked process the thread is not there, and nothing was left by it.
+            digest = self._digest or self._hash()
+        except OSError as error:
+            raise InputError(f"{self.path}: {error.strerror} while reading; copy or download it again") from error
+        self.verify()
+        self._digest = digest
+        return digest
+
+    def _try_hash(self) -> None:
+        try:
+            self._digest = self._hash()
+        except OSError:
+            self._digest = None  # Who asks for it reads again, and raises.
+
+    def _hash(self) -> str:
+        """Read by position, which moves no reader."""
+        digest, place, chunk = hashlib.sha256(), 0, bytearray(CHUNK_BYTES)
+        view = memoryview(chunk)
+        while count := os.preadv(self.handle, [chunk], place):
+            digest.update(view[:count])
+            place += count
+        return digest.hexdigest()
+
+
+class OpenFiles:
+    """Several files that are one checkpoint."""
+
+    def __init__(self, files: Sequence[OpenFile]) -> None:
+        """Take files in the order that their hash depends on."""
+        self._files = tuple(files)
+
+    @property
+    def sha256(self) -> str:
+        """Of the hashes of the files in their order, as text, one a line."""
+        return hashlib.sha256("".join(f"{file.sha256}\n" for file in self._files).encode()).hexdigest()
+
+    def verify(self) -> None:
+        """See `Origin.verify`."""
+        for file in self._files:
+            file.verify()
