@@ -71,10 +71,7 @@ def pretrain(
         InputError: images that cannot be used.
         Stopped: a signal came; the state is saved.
     """
-    module = find.load(ROOM, objective, what="objective")
-    config = settings(module, objective, recipe, overrides)
-    facts = _facts(objective, recipe, arch, data, config, run)
-    _refuse_other(run.out, facts)
+    module, config, facts = _resolve(objective, arch, data, overrides, run, recipe)
     weights = run.out / WEIGHTS
     if _finished(run.out, facts):
         return weights
@@ -91,6 +88,25 @@ def pretrain(
     write_json(run.out / RECORD, record)
     _log(run, f"done: {record['seconds']:.0f} s, {record['images_per_second']:.0f} images/s, loss {record['final_loss']:.4f}")
     return weights
+
+
+def is_finished(
+    objective: str, arch: str, data: DataHandle, overrides: Mapping[str, str], run: Run, *, recipe: str = "paper"
+) -> bool:
+    """Whether the very same pretraining is finished in `run.out`; raises what `pretrain` would refuse, and changes nothing."""
+    return _finished(run.out, _resolve(objective, arch, data, overrides, run, recipe)[2])
+
+
+def _resolve(
+    objective: str, arch: str, data: DataHandle, overrides: Mapping[str, str], run: Run, recipe: str
+) -> tuple[ModuleType, PretrainConfig, dict[str, Any]]:
+    """The objective, its settings and all that shapes the weights, checked before anything is written."""
+    module = find.load(ROOM, objective, what="objective")
+    config = settings(module, objective, recipe, overrides)
+    open_source(f"random:{arch}")
+    facts = _facts(objective, recipe, arch, data, config, run)
+    _refuse_other(run.out, facts)
+    return module, config, facts
 
 
 def settings(module: ModuleType, objective: str, recipe: str, overrides: Mapping[str, str]) -> PretrainConfig:
@@ -180,6 +196,8 @@ def _training(
     split = cast(ImageFolderSplit, data.split("train"))
     images = load_images(split, module.sample(config, _backbone(model).spec), config.cache)
     per_epoch = Order(len(images), config.batch_size, run.seed).steps_per_epoch
+    steps = int(config.epochs * per_epoch)
+    follows = hasattr(model, "before_step")
     return Training(
         model=model,
         dataset=images,
@@ -189,15 +207,24 @@ def _training(
             lr=scaled_lr(config.base_lr, config.batch_size),
             betas=config.betas,
             weight_decay=config.weight_decay,
+            weight_decay_end=config.weight_decay_end,
             clip_grad=config.clip_grad,
         ),
         schedule=ScheduleConfig(warmup_steps=round(config.warmup_epochs * per_epoch)),
         batch_size=config.batch_size,
         accumulate=config.accumulate,
-        steps=int(config.epochs * per_epoch),
+        steps=steps,
         key=_key(facts),
         title=f"{facts['objective']} {facts['arch']}",
+        before_step=(lambda step: cast(Any, model).before_step(step, steps)) if follows else None,
+        split_unit=_split_unit(module, config),
     )
+
+
+def _split_unit(module: ModuleType, config: PretrainConfig) -> int:
+    """What micro-batches stay multiples of when memory runs out; see `Training.split_unit`."""
+    mixes = bool(getattr(config, "mixup", 0) or getattr(config, "cutmix", 0))
+    return (2 if mixes else 1) if module.PER_IMAGE else 0
 
 
 def _backbone(model: nn.Module) -> Backbone:

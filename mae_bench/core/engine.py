@@ -21,12 +21,12 @@ from mae_bench.core import checkpoint, faults, metrics
 from mae_bench.core.batches import Batches, Order, Share, loader
 from mae_bench.core.errors import ConfigError, Diverged, EnvironmentFault, InputError, Stopped
 from mae_bench.core.files import write_json
-from mae_bench.core.optim import build_optimizer, parameter_groups, set_lr
+from mae_bench.core.optim import build_optimizer, parameter_groups, set_lr, set_weight_decay
 from mae_bench.core.run import Run
 from mae_bench.core.samples import Skipped
 from mae_bench.core.seeding import seed_all
 from mae_bench.core.signals import StopRequest, stop_on_signal
-from mae_bench.core.training import Trained, Training
+from mae_bench.core.training import LOGGED, Trained, Training
 
 __all__ = ["Diverged", "Trained", "Training", "to_device", "train"]
 
@@ -143,6 +143,7 @@ class _Session:
         training, step = self.training, self.step
         lr = training.optim.lr * training.schedule.factor(step, training.steps)
         set_lr(self.optimizer, lr)
+        set_weight_decay(self.optimizer, training.optim, step, training.steps)
         if training.before_step is not None:
             training.before_step(step)
         terms: dict[str, Tensor] = {}
@@ -152,7 +153,8 @@ class _Session:
             last = part == self.share.accumulate - 1
             with self._synchronised(last):
                 losses = self.model(batch)
-                total = torch.stack([value.float() for value in losses.values()]).sum() / self.share.accumulate
+                minimised = [value.float() for name, value in losses.items() if not name.startswith(LOGGED)]
+                total = torch.stack(minimised).sum() / self.share.accumulate
                 self.accelerator.backward(total)
             for name, value in losses.items():
                 terms[name] = terms.get(name, torch.zeros_like(value)) + value.detach() / self.share.accumulate
@@ -177,8 +179,9 @@ class _Session:
         training, share = self.training, self.share
         size = training.batch_size // (share.world * share.accumulate)
         # Other processes are in the middle of the same step and cannot be told.
-        if not training.splittable or share.world > 1 or size % 2:
-            advice = "lower batch_size" if not training.splittable or size == 1 else f"set accumulate={2 * share.accumulate}"
+        whole = training.split_unit and size % (2 * training.split_unit) == 0
+        if not whole or share.world > 1:
+            advice = f"set accumulate={2 * share.accumulate}" if training.split_unit and size > 1 else "lower batch_size"
             raise EnvironmentFault(f"{training.title}: no memory for {size} samples at once; {advice}") from error
         self.optimizer.zero_grad()
         self.share = replace(share, accumulate=2 * share.accumulate)
@@ -193,7 +196,7 @@ class _Session:
         """Log the losses not read yet, and stop where one is not finite."""
         for step, lr, terms in self.unread:
             numbers = self._over_processes(terms)
-            total = sum(numbers.values())
+            total = sum(value for name, value in numbers.items() if not name.startswith(LOGGED))
             if not math.isfinite(total):
                 self._explain_divergence(step, numbers)
             if self.accelerator.is_main_process:

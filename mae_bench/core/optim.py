@@ -1,5 +1,6 @@
 """Optimizers and their parameter groups: every trainable parameter in exactly one, scaled by its depth."""
 
+import math
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, Literal
@@ -21,6 +22,8 @@ class OptimConfig(Config):
     name: Literal["adamw", "sgd", "lars"] = "adamw"
     lr: float = Field(gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
+    weight_decay_end: float | None = Field(default=None, ge=0)
+    """Weight decay at the end of the training, reached by half a cosine (DINO, arXiv 2104.14294); None keeps it as it is."""
     betas: Betas = (0.9, 0.999)
     """Of AdamW."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
@@ -87,7 +90,7 @@ def parameter_groups(
 
 def build_optimizer(groups: list[dict[str, Any]], config: OptimConfig) -> torch.optim.Optimizer:
     """Make the optimizer over groups of `parameter_groups`."""
-    plain = [{key: value for key, value in group.items() if key not in ("names", "exempt")} for group in groups]
+    plain = [{key: value for key, value in group.items() if key != "names"} for group in groups]
     if config.name == "adamw":
         return torch.optim.AdamW(plain, lr=config.lr, betas=config.betas, fused=True)
     if config.name == "sgd":
@@ -99,6 +102,16 @@ def build_optimizer(groups: list[dict[str, Any]], config: OptimConfig) -> torch.
         # LARS there adapts every weight matrix and no 1-D tensor (arXiv 2111.06377, A.1).
         group["always_adapt"] = not source["exempt"]
     return Lars(plain, lr=config.lr, momentum=config.momentum, eps=0.0)  # type: ignore[arg-type]  # timm says int
+
+
+def set_weight_decay(optimizer: torch.optim.Optimizer, config: OptimConfig, step: int, steps: int) -> None:
+    """Give every group that is not exempt the weight decay of a step."""
+    if config.weight_decay_end is None:
+        return
+    share = (1 - math.cos(math.pi * step / max(1, steps - 1))) / 2
+    for group in optimizer.param_groups:
+        if not group["exempt"]:
+            group["weight_decay"] = config.weight_decay + (config.weight_decay_end - config.weight_decay) * share
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

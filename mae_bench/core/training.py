@@ -10,13 +10,17 @@ from mae_bench.core.batches import MapData
 from mae_bench.core.optim import LayerId, NoDecay, OptimConfig, no_decay_1d
 from mae_bench.core.schedule import ScheduleConfig
 
+LOGGED = "log/"
+"""Loss terms whose names begin so are logged and not minimised."""
+
 
 @dataclass(frozen=True)
 class Training:
     """One training, whole: what is trained, on what, how and for how long."""
 
     model: nn.Module
-    """In train mode `model(batch)` gives a dict of loss terms (scalars); their sum is minimised. Changed in place."""
+    """In train mode `model(batch)` gives a dict of loss terms (scalars); their sum is minimised, but for terms named `log/...`,
+    which are only logged. Changed in place."""
     dataset: MapData
     """Samples by number; the generators of Python, NumPy and torch are seeded by (seed, epoch, index) before each."""
     collate: Callable[[list[Any]], Any]
@@ -41,8 +45,9 @@ class Training:
     """Whether incomplete last batches of an epoch are left out; without, batches run on into the next epoch."""
     before_step: Callable[[int], None] | None = None
     """Called with the number of each step just before it."""
-    splittable: bool = True
-    """Whether micro-batches may be halved when memory runs out: not where their size shapes the loss (batch norm, negatives)."""
+    split_unit: int = 1
+    """Micro-batches are halved when memory runs out, as long as they stay multiples of this; 0 never halves them, for losses
+    that their size shapes (batch norm, negatives)."""
     average_decay: float | None = None
     """Decay of an exponential moving average of the weights, kept beside them (`Trained.average`); None keeps none."""
     compile: bool = False

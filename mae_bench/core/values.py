@@ -24,6 +24,8 @@ def _policy(text: str) -> str:
 _Share = Annotated[float, Field(gt=0, le=1)]
 _Beta = Annotated[float, Field(ge=0, lt=1)]
 
+Chance = Annotated[float, Field(ge=0, le=1)]
+"""A probability."""
 CropScale = Annotated[tuple[_Share, _Share], AfterValidator(_ordered)]
 """Smallest and largest area of a random crop, as shares of the image."""
 Betas = tuple[_Beta, _Beta]

@@ -5,16 +5,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.transforms import v2
 
 from backbones.contract import Backbone, BackboneSpec
 from backbones.vit import TimmViT
 from mae_bench.core.find import missing
-from mae_bench.objectives._parts import crop_and_flip, initialise_vit, to_input
+from mae_bench.objectives._parts import initialise_vit, synchronised, to_input
+from mae_bench.objectives._views import View, views_of
 from mae_bench.objectives.simclr import Config
-
-BLUR = (0.1, 2.0)
-"""Deviation of the blur in pixels (arXiv 2002.05709, appendix A)."""
 
 
 class Contrastive(nn.Module):
@@ -27,7 +24,7 @@ class Contrastive(nn.Module):
         if isinstance(backbone, TimmViT):
             initialise_vit(backbone)
             backbone.net.patch_embed.requires_grad_(not config.freeze_patch_projection)
-        self.head = head(backbone.spec.embed_dim, config.hidden_dim, config.output_dim)
+        self.head = synchronised(head(backbone.spec.embed_dim, config.hidden_dim, config.output_dim))
         self.loss = loss(temperature=config.temperature, gather_distributed=torch.distributed.is_available())
 
     def forward(self, views: Tensor) -> dict[str, Tensor]:
@@ -41,17 +38,10 @@ class Contrastive(nn.Module):
 
 def two_views(config: Config, spec: BackboneSpec) -> Callable[[Tensor], Tensor]:
     """Make pairs of views as in arXiv 2002.05709, appendix A: crop, flip, colour jitter (80 %), grey (20 %), blur; uint8."""
-    steps = [crop_and_flip(config, spec)]
-    if config.colour:
-        large, small = 0.8 * config.colour, 0.2 * config.colour
-        jitter = v2.RandomApply([v2.ColorJitter(large, large, large, small)], 0.8)
-        # Pillow changes the hue of a small image in half the time that tensor operations take.
-        steps += [v2.ToPILImage(), jitter, v2.RandomGrayscale(0.2), v2.PILToTensor()]
-    if config.blur:
-        side = max(1, min(spec.image_size) // 10)
-        steps.append(v2.RandomApply([v2.GaussianBlur(side + 1 - side % 2, BLUR)], config.blur))
-    view = v2.Compose(steps)
-    return lambda image: torch.stack([view(image), view(image)])
+    large, small = 0.8 * config.colour, 0.2 * config.colour
+    jitter = (large, large, large, small)
+    view = View(spec.image_size, config.crop_scale, config.flip, jitter, blur=config.blur)
+    return views_of([view, view])
 
 
 def _lightly() -> tuple[Any, Any]:

@@ -46,6 +46,12 @@ def initialise_vit(backbone: TimmViT) -> None:
     backbone.set_sincos_positions()
 
 
+def synchronised(module: nn.Module) -> nn.Module:
+    """Batch norm over the whole batch where several GPUs share it; torch has none for CPUs, where each process norms its own."""
+    several = torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1 and torch.cuda.is_available()
+    return nn.SyncBatchNorm.convert_sync_batchnorm(module) if several else module
+
+
 def stack_labelled(samples: list[tuple[Tensor, int]]) -> dict[str, Tensor]:
     """Batch of images and labels."""
     images, labels = zip(*samples, strict=True)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 from pydantic import Field, model_validator
 
 from mae_bench.core.config import Config
-from mae_bench.core.values import Betas, CropScale
+from mae_bench.core.values import Betas, Chance, CropScale
 
 if TYPE_CHECKING:  # so that naming the recipes loads no torch
     from collections.abc import Callable
@@ -34,6 +34,8 @@ class PretrainConfig(Config):
     """Of AdamW."""
     weight_decay: float = Field(ge=0)
     """Biases, norms and other 1-D tensors are exempt."""
+    weight_decay_end: float | None = Field(default=None, ge=0)
+    """Weight decay at the end, reached by half a cosine; None keeps it as it is."""
     clip_grad: float | None = Field(default=None, gt=0)
     """Largest norm of all gradients together; None does not clip."""
     crop_scale: CropScale = (0.08, 1.0)
@@ -54,12 +56,35 @@ class PretrainConfig(Config):
         return self
 
 
+class PairConfig(PretrainConfig):
+    """What objectives with two views and a momentum teacher share."""
+
+    pool: Literal["cls", "mean"] = "cls"
+    """What is projected, after the final norm: the class token (arXiv 2104.02057, section 3) or the mean of the patches."""
+    momentum: float = Field(ge=0, lt=1)
+    """Of the teacher at the start; it grows to 1 by half a cosine."""
+    hidden_dim: int = Field(default=4096, ge=1)
+    """Of projector and predictor (arXiv 2006.07733, section 3.3; arXiv 2104.02057, section 5)."""
+    output_dim: int = Field(default=256, ge=1)
+    """Of projector and predictor (the same places)."""
+    jitter: float = Field(default=1.0, ge=0)
+    """Strength of the colour jitter, in units of BYOL's (arXiv 2006.07733, table 6)."""
+    blur: tuple[Chance, Chance] = (1.0, 0.1)
+    """Chance of a blur in the first and second view (the same table)."""
+    solarize: tuple[Chance, Chance] = (0.0, 0.2)
+    """Chance of a solarisation in the first and second view (the same table)."""
+    freeze_patch_projection: bool = False
+    """Whether the patch projection stays random, which keeps ViTs stable (arXiv 2104.02057, section 4)."""
+
+
 class Objective(Protocol):
     """A file of this room: what a backbone is pretrained to do."""
 
     Config: type[PretrainConfig]
     RECIPES: "dict[str, PretrainConfig]"
     """Named settings; every objective has `paper` and `demo`."""
+    PER_IMAGE: bool
+    """Whether the loss is a mean over images, so that micro-batches of any size give it; not with negatives or batch norm."""
 
     @staticmethod
     def build(backbone: "Backbone", config: Any, num_classes: int) -> "nn.Module":

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from backbones.contract import Backbone, BackboneSpec
 
+PER_IMAGE = True
+
 
 class Config(PretrainConfig):
     """Settings of a masked autoencoder; the defaults are the paper's."""

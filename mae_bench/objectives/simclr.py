@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from backbones.contract import Backbone, BackboneSpec
 
+PER_IMAGE = False
+
 
 class Config(PretrainConfig):
     """Settings of a contrastive pretraining; the defaults are SimCLR's."""

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from backbones.contract import Backbone, BackboneSpec
 
+PER_IMAGE = True
+
 
 class Config(PretrainConfig):
     """Settings of a classifier trained from scratch."""

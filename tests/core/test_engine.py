@@ -240,7 +240,7 @@ def test_R10_halved_micro_batches_are_remembered(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("changes", "advice"),
-    [({"splittable": False}, "lower batch_size"), ({"batch_size": 1}, "lower batch_size"), ({"batch_size": 3}, "accumulate=2")],
+    [({"split_unit": 0}, "lower batch_size"), ({"batch_size": 1}, "lower batch_size"), ({"batch_size": 3}, "accumulate=2")],
 )
 def test_R10_out_of_memory_that_cannot_be_helped_is_one_line(tmp_path, monkeypatch, changes, advice):
     injected(monkeypatch, "engine.step:oom:1")

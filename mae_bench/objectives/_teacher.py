@@ -1,0 +1,46 @@
+"""What self-distillation has in common: a teacher that is a moving average of the student, and signs of collapse."""
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+
+LOOK_EVERY = 50
+"""Steps between two looks at the features; an effective rank takes a singular value decomposition."""
+TINY = 1e-7
+
+
+def cosine(start: float, end: float, step: int, steps: int) -> float:
+    """Half a cosine from `start` at step 0 to `end` at the last of `steps`."""
+    return end - (end - start) * (1 + math.cos(math.pi * step / max(1, steps - 1))) / 2
+
+
+def follow(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
+    """Move the teacher's parameters towards the student's: `momentum * teacher + (1 - momentum) * student`."""
+    with torch.no_grad():
+        for mine, theirs in zip(teacher.parameters(), student.parameters(), strict=True):
+            mine.lerp_(theirs.to(mine.dtype), 1 - momentum)
+
+
+def frozen_copy(module: nn.Module) -> nn.Module:
+    """A copy that is never trained."""
+    return copy.deepcopy(module).requires_grad_(False)
+
+
+def health(features: Tensor) -> dict[str, Tensor]:
+    """Signs of collapse, for the log only.
+
+    Args:
+        features: (B, C), one vector an image.
+
+    Returns:
+        `log/feature_std`: deviation over the batch of the normalised features, times the root of C; 0 when all images have the
+        same direction, about 1 when directions are spread evenly. `log/effective_rank`: exponential of the entropy of the
+        singular values (RankMe, arXiv 2210.02885, equation 1), from 1 to the smaller of B and C.
+    """
+    points = nn.functional.normalize(features.detach().float(), dim=1)
+    spread = points.std(dim=0, correction=0).mean() * points.shape[1] ** 0.5
+    shares = torch.linalg.svdvals(features.detach().float())
+    shares = shares / shares.sum().clamp_min(TINY) + TINY
+    return {"log/feature_std": spread, "log/effective_rank": (-(shares * shares.log()).sum()).exp()}

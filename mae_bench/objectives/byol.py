@@ -1,0 +1,79 @@
+"""BYOL (arXiv 2006.07733): predict a slowly moving teacher's view of the same image, without negatives."""
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from mae_bench.objectives._settings import PairConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor, nn
+
+    from backbones.contract import Backbone, BackboneSpec
+
+PER_IMAGE = False
+
+
+class Config(PairConfig):
+    """Settings of BYOL; the defaults are the paper's."""
+
+    momentum: float = Field(default=0.996, ge=0, lt=1)
+    """Of the teacher at the start (arXiv 2006.07733, section 3.3); it grows to 1 by half a cosine."""
+
+
+RECIPES = {
+    # The paper trains ResNets. Heads, views, loss and momentum are BYOL's; the training is that of MoCo v3 for ViTs (arXiv
+    # 2104.02057, sections 4 to 6), whose authors trained BYOL too (its table 4), with rates they searched and do not list.
+    "paper": Config(
+        epochs=300,
+        batch_size=4096,
+        base_lr=1.5e-4,
+        warmup_epochs=40,
+        weight_decay=0.1,
+        freeze_patch_projection=True,
+    ),
+    # About two minutes of one CPU core for vit_demo_patch8 on the embedded images.
+    "demo": Config(
+        epochs=6,
+        batch_size=64,
+        base_lr=2e-3,
+        warmup_epochs=1,
+        betas=(0.9, 0.95),
+        weight_decay=0.05,
+        crop_scale=(0.5, 1.0),
+        flip=0.0,  # digits are not mirror-symmetric
+        pool="mean",
+        momentum=0.99,
+        hidden_dim=384,
+        output_dim=128,
+        blur=(0.0, 0.0),
+        solarize=(0.0, 0.0),
+    ),
+}
+
+
+def build(backbone: "Backbone", config: Config, num_classes: int) -> "nn.Module":
+    """Put heads and a teacher on a backbone; see `Objective.build`."""
+    from mae_bench.objectives._pair import Pair, byol_loss, lightly_heads
+
+    heads, width = lightly_heads("byol"), backbone.spec.embed_dim
+    projector = heads.BYOLProjectionHead(width, config.hidden_dim, config.output_dim)
+    predictor = heads.BYOLPredictionHead(config.output_dim, config.hidden_dim, config.output_dim)
+    return Pair(backbone, projector, predictor, config, "regression", byol_loss)
+
+
+def sample(config: Config, spec: "BackboneSpec") -> "Callable[[Tensor, int], Any]":
+    """Two views of an image, (2, 3, H, W); see `Objective.sample`."""
+    from mae_bench.objectives._pair import pair_of_views
+
+    views = pair_of_views(config, spec)
+    return lambda image, label: views(image)
+
+
+def collate(samples: "list[Tensor]") -> "Tensor":
+    """A batch of pairs of views, (B, 2, 3, H, W)."""
+    import torch
+
+    return torch.stack(samples)
