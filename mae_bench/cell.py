@@ -1,33 +1,31 @@
 """One cell in a process of its own: `python -m mae_bench.cell FOLDER` measures what `config.yaml` there asks for."""
 
 import argparse
-import math
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Self
 
-from mae_bench.core.errors import InputError, MaeBenchError
+from mae_bench.core.config import Config, build
+from mae_bench.core.errors import InputError
 from mae_bench.core.files import write_json
-from mae_bench.job import Busy, log_to_stderr, one_line, reporter, work_in
-from results import record as records
-from results.record import Cost, Dataset, Model, Protocol, Record, Score
-from results.request import Request, cell_key, read_request
+from mae_bench.job import Busy, log_to_stderr, reporter, work_in
+from mae_bench.measured import make_record
+from mae_bench.watched import Watched
+from results.keeping import check_readable, write_record
+from results.request import Request, read_request
 from results.store import read_object
 
 if TYPE_CHECKING:
     from backbones.source import Source
-    from tasks.contract import Metric
     from tasks.handle import DataHandle
 
 ELAPSED = "elapsed.json"
 SECONDS_BETWEEN_NOTES = 5.0
 """A kill loses at most this much of the time counted."""
-ACCURACIES = ("top1", "top5")
 
 
 def main(words: list[str] | None = None) -> int:
@@ -54,12 +52,11 @@ def measure(folder: Path, key: str = "") -> None:
         raise InputError(f"{folder} has no readable config.yaml; start the run again")
     if key and request.key != key:
         raise Busy(str(folder))
+    check_readable(folder)
     _limit_threads(request.threads)
-    task, source, data = _open(request)
-    from mae_bench.core import config as configs
+    task, config, source, data = _open(request)
     from mae_bench.core.run import Run
 
-    config = configs.build(task.Config, request.config, where=request.task)
     run = Run(
         out=folder,
         seed=request.seed,
@@ -70,10 +67,12 @@ def measure(folder: Path, key: str = "") -> None:
         save_seconds=request.save_seconds,
         reporter=reporter(folder),
     )
+    watched = Watched(source)
     with Clock(folder) as clock, run.reporter.live():
-        found = task.evaluate(source, data, config, run)
-    scores = _scores(found, task, data)
-    records.write_record(folder, _record(request, task, source, data, scores, clock))
+        found = task.evaluate(watched, data, config, run)
+        session = clock.session
+    own = task.deviations(request.recipe, config, watched, run) if hasattr(task, "deviations") else ()
+    write_record(folder, make_record(request, task, watched, data, found, (clock.seconds, clock.sessions, session), own))
 
 
 class Clock(AbstractContextManager["Clock"]):
@@ -88,9 +87,14 @@ class Clock(AbstractContextManager["Clock"]):
         self._thread = threading.Thread(target=self._count, daemon=True)
 
     @property
+    def session(self) -> float:
+        """Time of this session until now."""
+        return time.monotonic() - self._started
+
+    @property
     def seconds(self) -> float:
-        """Time spent until now."""
-        return self._before + time.monotonic() - self._started
+        """Time of all sessions until now."""
+        return self._before + self.session
 
     def __enter__(self) -> Self:
         """Begin to count."""
@@ -112,122 +116,47 @@ class Clock(AbstractContextManager["Clock"]):
         write_json(self._path, {"seconds": round(self.seconds, 3), "sessions": self.sessions})
 
 
-def _open(request: Request) -> tuple[ModuleType, "Source", "DataHandle"]:
-    """The task, the checkpoint and the data, which have to be those the key was made of."""
+def _open(request: Request) -> tuple[ModuleType, Config, "Source", "DataHandle"]:
+    """The task, its settings, the checkpoint and the data, which have to be those the key was made of.
+
+    Raises:
+        InputError: one of them, or the code of the task, is not what it was when the cell was planned.
+    """
     from backbones.source import open_source
-    from mae_bench.choose import load_task
+    from mae_bench.choose import load_task, version_of
     from tasks.handle import open_data
 
-    task, source, data = load_task(request.task, request.room), open_source(request.source), open_data(request.data)
-    key = cell_key(
-        sha256=source.sha256,
-        task=request.task,
-        digest=request.config_digest,
-        fingerprint=data.fingerprint,
-        seed=request.seed,
-        version=request.version,
+    task = load_task(request.task, request.room)
+    config = build(task.Config, request.config, where=request.task)
+    source, data = open_source(request.source), open_data(request.data)
+    now = request.model_copy(
+        update={
+            "sha256": source.sha256,
+            "fingerprint": data.fingerprint,
+            "config_digest": config.digest(),
+            "version": version_of(task),
+        }
     )
-    if key != request.key:
-        what = "checkpoint" if source.sha256 != request.sha256 else "data set"
-        raise InputError(f"the {what} of {request.title} has changed since the run was started; start the same command again")
-    return task, source, data
+    changed = [
+        words
+        for name, words in (
+            ("sha256", "the checkpoint"),
+            ("fingerprint", "the data set"),
+            ("config_digest", "the meaning of the settings"),
+            ("version", "the version of the task's code"),
+        )
+        if getattr(now, name) != getattr(request, name)
+    ]
+    if changed or now.key_in(request.precision) != request.key:
+        what = " and ".join(changed) or "config.yaml"
+        raise InputError(f"{what} of {request.title} changed after the run was started; start the same command again")
+    return task, config, source, data
 
 
 def _limit_threads(threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
-
-
-def _scores(found: Mapping[str, float], task: ModuleType, data: "DataHandle") -> dict[str, Score]:
-    """The numbers in the task's order, with their sampling error where it is known; never one that is no number."""
-    known = {metric.name: metric for metric in task.METRICS}
-    if not found:
-        raise MaeBenchError("the task gave no number")
-    for name, value in found.items():
-        if not math.isfinite(value):
-            raise MaeBenchError(f"{name} is {value}, which is no result: the training has diverged; try a smaller learning rate")
-    ordered = [*(name for name in known if name in found), *(name for name in found if name not in known)]
-    return {name: _score(float(found[name]), name, known.get(name), data) for name in ordered}
-
-
-def _score(value: float, name: str, metric: "Metric | None", data: "DataHandle") -> Score:
-    """One number; of one that the task's METRICS do not name, nothing is known but its value."""
-    if metric is None:
-        return Score(value=value, unit="")
-    if data.kind == "classification" and name in ACCURACIES:
-        return records.accuracy_score(value, len(data.split("val")))
-    return Score(value=value, unit=metric.unit, higher_is_better=metric.higher_is_better)
-
-
-def _record(
-    request: Request, task: ModuleType, source: "Source", data: "DataHandle", scores: dict[str, Score], clock: Clock
-) -> Record:
-    from mae_bench import environment
-
-    seconds = round(clock.seconds, 3)
-    return Record(
-        key=request.key,
-        seed=request.seed,
-        date=records.now(),
-        metrics=scores,
-        model=_model(request, source),
-        protocol=Protocol(
-            task=request.task,
-            recipe=request.recipe,
-            config=request.config,
-            changes=request.changes,
-            config_digest=request.config_digest,
-            version=request.version,
-            selection=task.SELECTION,
-        ),
-        dataset=Dataset(
-            name=request.dataset,
-            given=request.data,
-            kind=data.kind,
-            fingerprint=data.fingerprint,
-            counts={"train": len(data.split("train")), "val": len(data.split("val"))},
-            classes=len(data.classes),
-        ),
-        cost=Cost(
-            seconds=seconds,
-            sessions=clock.sessions,
-            peak_memory_mb=_rounded(environment.peak_memory_mb()),
-            peak_gpu_memory_mb=_rounded(environment.peak_gpu_memory_mb(request.device)),
-        ),
-        machine=environment.machine(request.device, threads=request.threads, precision=request.precision),
-        deviations=_deviations(request, task, source),
-    )
-
-
-def _model(request: Request, source: "Source") -> Model:
-    return Model(
-        name=request.model,
-        source=source.text,
-        sha256=source.sha256,
-        ledger=dict(source.ledger.summary()),
-        arch=source.spec.name,
-        method=source.spec.method,
-        pretrain_data=source.spec.pretrain_data,
-    )
-
-
-def _deviations(request: Request, task: ModuleType, source: "Source") -> tuple[str, ...]:
-    """What keeps the number from being that of the protocol's own words."""
-    ledger = source.ledger.summary()
-    loading = [
-        f"{ledger[word]} tensors of the checkpoint {text}"
-        for word, text in (("resized", "were resized on loading"), ("missing", "are missing and were initialised anew"))
-        if ledger.get(word)
-    ]
-    settings = [f"{key}={value}" for key, value in request.changes.items()]
-    changed = [one_line(f"settings other than {request.recipe}: {', '.join(settings)}")] if settings else []
-    own = getattr(task, "DEVIATIONS", ()) if request.recipe.startswith("paper") else ()
-    return (*loading, *changed, *own)
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 1)
 
 
 def _to_stderr(line: str) -> None:

@@ -39,6 +39,11 @@ def load_task(task: str, room: str = ROOM) -> ModuleType:
     return find.load(room, task, what="task")
 
 
+def version_of(module: ModuleType) -> int:
+    """Version of a task's code; 1 where the file names none."""
+    return int(getattr(module, "VERSION", 1))
+
+
 def find_recipe(module: ModuleType, task: str, recipe: str) -> Config:
     """A task's settings by the name of the recipe."""
     if recipe not in module.RECIPES:

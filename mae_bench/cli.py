@@ -15,6 +15,7 @@ from mae_bench import __version__
 from mae_bench.cli_tools import HELP, data_app, doctor, setup_app, show_app
 from mae_bench.cli_words import Data, Debug, Device, Jobs, Out, Outs, Overwrite, Precision, Settings, Threads, Workers
 from mae_bench.core.errors import ConfigError, EnvironmentFault, MaeBenchError
+from mae_bench.job import stop_at_once
 
 app = typer.Typer(
     name="mae-bench",
@@ -62,7 +63,7 @@ def pretrain(
     device: Device = None,
     precision: Precision = None,
     threads: Threads = None,
-    workers: Workers = 0,
+    workers: Workers = None,
     debug: Debug = False,
 ) -> int:
     """Train a backbone by itself; OUT/model.safetensors goes into `run -m` as it is."""
@@ -88,7 +89,7 @@ def run(
     device: Device = None,
     precision: Precision = None,
     threads: Threads = None,
-    workers: Workers = 0,
+    workers: Workers = None,
     jobs: Jobs = None,
     overwrite: Overwrite = "",
     debug: Debug = False,
@@ -122,7 +123,7 @@ def retry(
     device: Device = None,
     precision: Precision = None,
     threads: Threads = None,
-    workers: Workers = 0,
+    workers: Workers = None,
     jobs: Jobs = None,
     overwrite: Overwrite = "",
     debug: Debug = False,
@@ -192,7 +193,8 @@ def main(words: list[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without some character shows the rest
     try:
-        return int(app(args=given, prog_name="mae-bench", standalone_mode=False) or 0)
+        with stop_at_once():  # also while a command is being checked; jobs that run are stopped with more care
+            return int(app(args=given, prog_name="mae-bench", standalone_mode=False) or 0)
     except MaeBenchError as error:
         if "--debug" in given:
             traceback.print_exc()

@@ -14,7 +14,7 @@ Data = Annotated[list[str], typer.Option("-d", "--data", metavar="DATASET=PATH",
 Device = Annotated[str | None, typer.Option(help="cpu or cuda; the best there is.", rich_help_panel=ADVANCED)]
 Precision = Annotated[str | None, typer.Option(help="fp32, bf16 or fp16; bf16 on a GPU.", rich_help_panel=ADVANCED)]
 Threads = Annotated[int | None, typer.Option(help="CPU threads of each job; the cores divided.", rich_help_panel=ADVANCED)]
-Workers = Annotated[int, typer.Option(help="Data loading processes of each job.", rich_help_panel=ADVANCED)]
+Workers = Annotated[int | None, typer.Option(help="Data loading processes of each job; none.", rich_help_panel=ADVANCED)]
 Jobs = Annotated[int | None, typer.Option(help="Jobs at a time: one a GPU, two on a CPU.", rich_help_panel=ADVANCED)]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.", rich_help_panel=ADVANCED)]
 Overwrite = Annotated[str, typer.Option(metavar="failed|always", help="Begin those cells anew.", rich_help_panel=ADVANCED)]

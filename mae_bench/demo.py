@@ -1,6 +1,5 @@
 """The main job on a laptop: pretrain on embedded images, transfer to every task, show the table."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -8,17 +7,16 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mae_bench.core.errors import ConfigError, MaeBenchError
-from mae_bench.core.files import write_json
+from mae_bench.core.errors import ConfigError, MaeBenchError, Stopped
 from mae_bench.display import make_display
 from mae_bench.job import reporter
 from mae_bench.jobs import Job, Ready
 from mae_bench.launch import check_stopped, python, run_jobs
 from mae_bench.options import Options, slots
 from mae_bench.plan import Plan, make_plan
-from mae_bench.runner import Failure, blocked_failures, cell_jobs, describe, failed_jobs, finish, say, tell_failures
+from mae_bench.runner import Failure, blocked_failures, cell_jobs, conclude, describe, failed_jobs, say
 from results.report import write_report
-from results.store import Order, read_object, write_order
+from results.store import Order, write_order
 
 ARCH = "vit_demo_patch8"
 BASELINE = "random"
@@ -111,10 +109,16 @@ def run_demo(out: Path, *, scale: str, overrides: Mapping[str, str], options: Op
 
 
 def _conclude(demo: Demo, failed: Sequence[Failure]) -> int:
-    finish(demo.out, demo.console)
-    report = write_report([demo.out], demo.out / "report.html", lambda line: say(demo.console, f"warning: {line}"))
-    say(demo.console, f"report: {report}")
-    return tell_failures([*demo.failures, *failed], demo.console)
+    """Table, report, failures: what goes wrong with one of them is told with the rest."""
+    failures = [*demo.failures, *failed]
+    try:
+        report = write_report([demo.out], demo.out / "report.html", lambda line: say(demo.console, f"warning: {line}"))
+        say(demo.console, f"report: {report}")
+    except Stopped:
+        raise
+    except MaeBenchError as error:
+        failures.append(Failure("report", str(error)))
+    return conclude(demo.out, failures, demo.console)
 
 
 def _pretraining(demo: Demo, objective: str) -> Job:
@@ -129,6 +133,7 @@ def _pretraining(demo: Demo, objective: str) -> Job:
         *("--arch", ARCH, "--recipe", RECIPE, "-d", f"folder={demo.data['folder'].absolute()}", "-o", str(folder)),
         *("--device", options.device, "--precision", options.precision, "--threads", str(options.threads)),
         *("--workers", str(options.workers)),
+        *(("--debug",) if options.debug else ()),
         *(f"{key}={value}" for key, value in own.items()),
     )
     return Job(
@@ -136,7 +141,7 @@ def _pretraining(demo: Demo, objective: str) -> Job:
         command=command,
         folder=folder,
         weight=OBJECTIVES[objective],
-        prepare=partial(_prepare, folder, command),
+        prepare=partial(_prepare, demo, objective, folder),
         then=partial(_cells_after, demo, objective, folder),
         later_count=len(TASKS),
         later_weight=sum(TASKS.values()),
@@ -161,16 +166,15 @@ def _check_objectives(settings: Mapping[str, str]) -> None:
         module.RECIPES[RECIPE].override(settings_of(objective, settings), where=objective)
 
 
-def _prepare(folder: Path, command: Sequence[str]) -> Ready:
-    """Whether the very same pretraining is finished there, weights unchanged; else note what is about to run."""
-    record, noted = read_object(folder / "pretrain.json"), read_object(folder / "job.json")
-    weights = folder / "model.safetensors"
-    if record and noted.get("command") == list(command[1:]) and weights.is_file():
-        with weights.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() == record.get("sha256"):
-                return "done"
-    write_json(folder / "job.json", {"command": list(command[1:])})
-    return "run"
+def _prepare(demo: Demo, objective: str, folder: Path) -> Ready:
+    """Whether the very same pretraining is finished there, by the key of all that shapes its weights and by the weights."""
+    from mae_bench import pretrain
+    from mae_bench.core.run import Run
+    from tasks.handle import open_data
+
+    run = Run(out=folder, device=demo.options.device, precision=demo.options.precision, threads=demo.options.threads)
+    data, own = open_data(f"folder={demo.data['folder']}"), settings_of(objective, demo.pretraining)
+    return "done" if pretrain.is_finished(objective, ARCH, data, own, run, recipe=RECIPE) else "run"
 
 
 def _cells_after(demo: Demo, objective: str, folder: Path) -> list[Job]:

@@ -15,9 +15,10 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from mae_bench.core.errors import EnvironmentFault, MaeBenchError, Stopped
+from mae_bench.core.errors import Diverged, EnvironmentFault, MaeBenchError, Stopped
 from mae_bench.core.files import write_json
 from mae_bench.core.progress import Bar, FileReporter, Reporter
+from mae_bench.core.signals import ASKING
 from mae_bench.lines import Lines
 from results.store import STATUS
 
@@ -96,10 +97,10 @@ def work_in(folder: Path, work: Callable[[], None], *, debug: bool = False) -> i
     """
     try:
         end_with_parent()
-        with locked(folder), _stopping():
+        with locked(folder), stop_at_once():
             _leave(folder, "running", "", 0)
-            code, message = _outcome(work, debug)
-            _leave(folder, {0: "done", Stopped.exit_code: "stopped"}.get(code, "failed"), message, code)
+            state, code, message = _outcome(work, debug)
+            _leave(folder, state, message, code)
     except Busy:
         code, message = BUSY, f"another process works in {folder}"
     except MaeBenchError as error:
@@ -120,7 +121,8 @@ def log_to_stderr() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
 
 
-def _outcome(work: Callable[[], None], debug: bool) -> tuple[int, str]:
+def _outcome(work: Callable[[], None], debug: bool) -> tuple[str, int, str]:
+    """State, exit code and one line about how the work ended."""
     try:
         work()
     except Busy:
@@ -128,18 +130,19 @@ def _outcome(work: Callable[[], None], debug: bool) -> tuple[int, str]:
     except MaeBenchError as error:
         if debug:
             traceback.print_exc()
-        return error.exit_code, one_line(error)
+        state = {Stopped: "stopped", Diverged: "diverged"}.get(type(error), "failed")
+        return state, error.exit_code, one_line(error)
     except KeyboardInterrupt:
-        return Stopped.exit_code, "stopped by a second Ctrl-C"
+        return "stopped", Stopped.exit_code, "stopped by a second Ctrl-C"
     except Exception as error:  # the end of the process: a fault of the suite is told with its traceback, never passed over
         traceback.print_exc()
-        return 1, one_line(f"{type(error).__name__}: {error}")
-    return 0, ""
+        return "failed", 1, one_line(f"{type(error).__name__}: {error}")
+    return "done", 0, ""
 
 
 @contextmanager
-def _stopping() -> Iterator[None]:
-    """Outside the engine, which saves first, a signal ends the work at once; the next run does that part again."""
+def stop_at_once() -> Iterator[None]:
+    """Where nothing has to be saved first, a signal ends the work at once by `Stopped`; the next run does that part again."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -147,8 +150,7 @@ def _stopping() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         raise Stopped(f"stopped by {signal.Signals(number).name}; the same command goes on from there")
 
-    wanted = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-    previous = {number: signal.signal(number, stop) for number in wanted}
+    previous = {number: signal.signal(number, stop) for number in ASKING}
     try:
         yield
     finally:

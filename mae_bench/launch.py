@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from types import FrameType
 
 from mae_bench.core import progress
-from mae_bench.core.errors import Stopped
+from mae_bench.core.errors import MaeBenchError, Stopped
+from mae_bench.core.signals import ASKING
+from mae_bench.ends import STOPS, ended, reason, told, with_status
 from mae_bench.job import BUSY, PARENT
 from mae_bench.jobs import LOG, Display, Job, Outcome, Seen
 from results.store import STATUS, read_object
@@ -110,18 +111,22 @@ class _Pool:
                 return
             if self.not_before.get(job.name, 0.0) > now:
                 continue
-            ready = job.prepare()
-            if ready == "busy":
-                self.not_before[job.name] = now + BUSY_SECONDS
-                continue
+            try:
+                ready = job.prepare()
+                if ready == "busy":
+                    self.not_before[job.name] = now + BUSY_SECONDS
+                    continue
+                if ready == "run":
+                    self._start(job)
+            except (MaeBenchError, OSError) as error:  # it is this job that cannot start; those that run go on
+                ready = "failed"
+                self._end(Outcome(job, "failed", message=reason(error)))
             self.waiting.remove(job)
             if ready == "done":
                 self._end(Outcome(job, "elsewhere"))
-            else:
-                self._start(job)
 
     def _start(self, job: Job) -> None:
-        slot = self.free.pop(0)
+        slot = self.free[0]
         job.folder.mkdir(parents=True, exist_ok=True)
         for name in (STATUS, progress.FILE):
             (job.folder / name).unlink(missing_ok=True)
@@ -132,6 +137,7 @@ class _Pool:
             process = subprocess.Popen(
                 job.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, process_group=0
             )
+        self.free.remove(slot)
         self.running.append(_Running(job, process, slot, time.monotonic()))
         self.display.begin(job)
 
@@ -148,13 +154,25 @@ class _Pool:
                 continue
             seconds = time.monotonic() - run.started
             killed = code < 0 and self.asked.count > 1
-            self._end(Outcome(run.job, "stopped", seconds, "killed") if killed else _outcome(run.job, code, seconds))
+            outcome = Outcome(run.job, "stopped", seconds, "killed") if killed else self._outcome(run.job, code, seconds)
+            self._end(outcome)
+
+    def _outcome(self, job: Job, code: int, seconds: float) -> Outcome:
+        """How a job ended; one that something else than this program stopped has failed, and the others go on."""
+        if code in STOPS and self.asked.count:
+            return Outcome(job, "stopped", seconds, "stopped")
+        if code in STOPS:
+            return Outcome(job, "failed", seconds, f"{told(job) or 'stopped'} (asked by something else than this program)")
+        return with_status(ended(job, code, seconds), code)
 
     def _end(self, outcome: Outcome) -> None:
         self.outcomes.append(outcome)
         self.display.end(outcome)
         if outcome.state in ("done", "elsewhere"):
-            self.waiting.extend(outcome.job.then())
+            try:
+                self.waiting.extend(outcome.job.then())
+            except (MaeBenchError, OSError) as error:
+                self._end(Outcome(outcome.job, "failed", message=f"what follows it cannot be run: {reason(error)}"))
 
     def _forward(self) -> None:
         """The first signal asks the jobs to save and stop; the second kills them."""
@@ -176,32 +194,6 @@ class _Pool:
             run.process.wait()
 
 
-def _outcome(job: Job, code: int, seconds: float) -> Outcome:
-    if code == 0:
-        return Outcome(job, "done", seconds)
-    if code in (Stopped.exit_code, BUSY, -signal.SIGTERM, -signal.SIGINT):
-        return Outcome(job, "stopped", seconds, "stopped")
-    told = read_object(job.folder / STATUS)
-    if told.get("state") == "failed" and told.get("message"):
-        return Outcome(job, "failed", seconds, str(told["message"]))
-    if code < 0:
-        name = signal.Signals(-code).name
-        hint = "; the system may have been out of memory, try a smaller --jobs" if code == -signal.SIGKILL else ""
-        return Outcome(job, "failed", seconds, f"killed by {name}{hint}")
-    return Outcome(job, "failed", seconds, last_line(job.folder / LOG) or f"exit code {code}")
-
-
-def last_line(path: Path) -> str:
-    """The last line of a log that says something."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - 8192))
-            lines = [line.strip() for line in file.read().decode(errors="replace").splitlines()]
-    except OSError:
-        return ""
-    return next((line[:600] for line in reversed(lines) if line and not line.startswith("--- ")), "")
-
-
 def python(*words: str) -> tuple[str, ...]:
     """The command that runs a module of the suite with this interpreter."""
     return (sys.executable, "-m", *words)
@@ -213,8 +205,7 @@ def _collect_signals() -> Iterator[_StopAsked]:
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return
-    wanted = (signal.SIGTERM, signal.SIGINT)
-    previous = {number: signal.signal(number, asked.take) for number in wanted}
+    previous = {number: signal.signal(number, asked.take) for number in ASKING}
     try:
         yield asked
     finally:

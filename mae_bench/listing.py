@@ -48,8 +48,11 @@ def summary(room: str, name: str) -> str:
 
 
 def keys(room: str, name: str, variable: str) -> list[str]:
-    """Keys of a dict that a file writes out at its top level."""
+    """Keys of a dict that a file writes out at its top level, or takes from a neighbour that does."""
     for statement in _parse(room, name).body:
+        if isinstance(statement, ast.ImportFrom) and (statement.module or "").startswith(f"{room}."):
+            if any(alias.name == variable and alias.asname in (None, variable) for alias in statement.names):
+                return keys(room, (statement.module or "").removeprefix(f"{room}."), variable)
         targets = statement.targets if isinstance(statement, ast.Assign) else []
         if isinstance(statement, ast.AnnAssign):
             targets = [statement.target]

@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 
-from mae_bench.core.errors import ConfigError
+from mae_bench.core.errors import ConfigError, EnvironmentFault
 from mae_bench.environment import cores
 
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -25,6 +25,8 @@ class Options:
     debug: bool = False
     overwrite: str = ""
     """`failed`: failed cells start from the beginning; `always`: all do; else only what is missing runs."""
+    given: frozenset[str] = frozenset()
+    """Names of the options above that a person has set; the others were chosen for this machine."""
 
 
 def make_options(
@@ -32,9 +34,9 @@ def make_options(
     device: str | None = None,
     precision: str | None = None,
     threads: int | None = None,
-    workers: int = 0,
+    workers: int | None = None,
     jobs: int | None = None,
-    save_seconds: float = 60.0,
+    save_seconds: float | None = None,
     debug: bool = False,
     overwrite: str = "",
 ) -> Options:
@@ -42,10 +44,13 @@ def make_options(
 
     Raises:
         ConfigError: a value that cannot be.
+        EnvironmentFault: a device that this machine lacks.
     """
+    asked = {"device": device, "precision": precision, "threads": threads, "workers": workers, "jobs": jobs}
+    asked |= {"save_seconds": save_seconds, "debug": debug or None}
     if overwrite and overwrite not in OVERWRITE:
         raise ConfigError(f"--overwrite {overwrite!r}; use {' or '.join(OVERWRITE)}")
-    if (jobs is not None and jobs < 1) or (threads is not None and threads < 1) or workers < 0:
+    if (jobs is not None and jobs < 1) or (threads is not None and threads < 1) or (workers or 0) < 0:
         raise ConfigError("--jobs and --threads are at least 1, --workers at least 0")
     place = choose_device(device)
     parallel = jobs or (max(1, gpus()) if place == "cuda" else min(MOST_JOBS, cores()))
@@ -53,11 +58,12 @@ def make_options(
         device=place,
         precision=choose_precision(precision, place),
         threads=threads or max(1, cores() // parallel),
-        workers=workers,
+        workers=workers or 0,
         jobs=parallel,
-        save_seconds=save_seconds,
+        save_seconds=60.0 if save_seconds is None else save_seconds,
         debug=debug,
         overwrite=overwrite,
+        given=frozenset(name for name, value in asked.items() if value is not None),
     )
 
 
@@ -69,9 +75,19 @@ def choose_device(asked: str | None) -> str:
         return default_device()
     if asked not in ("cpu", "cuda"):
         raise ConfigError(f"--device {asked!r}; use cpu or cuda")
-    if asked == "cuda" and default_device() != "cuda":
-        raise ConfigError("--device cuda, but torch sees no such device; use --device cpu, or see mae-bench doctor")
+    lacking = lacking_device(asked)
+    if lacking:
+        raise EnvironmentFault(lacking)
     return asked
+
+
+def lacking_device(device: str) -> str:
+    """The line about a device that this machine lacks; empty where it has it."""
+    from mae_bench.core.run import default_device
+
+    if device != "cuda" or default_device() == "cuda":
+        return ""
+    return "device cuda, but torch sees none here; use --device cpu, or see mae-bench doctor"
 
 
 def choose_precision(asked: str | None, device: str) -> str:

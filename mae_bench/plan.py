@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mae_bench.choose import ROOM, Blocked, Choice, check_overrides, choose, task_words
+from mae_bench.choose import ROOM, Blocked, Choice, check_overrides, choose, task_words, version_of
 from mae_bench.core.errors import ConfigError
-from mae_bench.options import Options
+from mae_bench.options import Options, lacking_device
 from results.names import plain, slug
 from results.request import Request, cell_key
 
@@ -129,9 +129,15 @@ def _open_sources(models: Sequence[str]) -> list["Source"]:
 def _cell(
     source: "Source", choice: Choice, label: str, handle: "DataHandle", seed: int, out: Path, options: Options, room: str
 ) -> Cell:
-    digest, version = choice.config.digest(), int(getattr(choice.module, "VERSION", 1))
+    digest, version = choice.config.digest(), version_of(choice.module)
     key = cell_key(
-        sha256=source.sha256, task=choice.task, digest=digest, fingerprint=handle.fingerprint, seed=seed, version=version
+        sha256=source.sha256,
+        task=choice.task,
+        digest=digest,
+        fingerprint=handle.fingerprint,
+        seed=seed,
+        version=version,
+        precision=options.precision,
     )
     request = Request(
         key=key,
@@ -144,7 +150,7 @@ def _cell(
         changes=choice.changes,
         config_digest=digest,
         version=version,
-        data=f"{handle.name}={handle.root.resolve()}",
+        data=handle.text,
         dataset=label,
         fingerprint=handle.fingerprint,
         seed=seed,
@@ -167,6 +173,9 @@ def _absolute(text: str) -> str:
 
 
 def with_options(cell: Cell, options: Options) -> Cell:
-    """The same cell, run in another way."""
+    """The same cell, run in another way: only what was given explicitly takes the place of what the cell was asked for with."""
     names = ("device", "precision", "threads", "workers", "save_seconds", "debug")
-    return replace(cell, request=cell.request.model_copy(update={name: getattr(options, name) for name in names}))
+    given = options.given | ({"threads"} if "jobs" in options.given else set())
+    request = cell.request.model_copy(update={name: getattr(options, name) for name in names if name in given})
+    request = request.model_copy(update={"key": request.key_in(request.precision)})
+    return replace(cell, request=request, fault=lacking_device(request.device))

@@ -1,33 +1,27 @@
 """Running cells: what is finished is skipped by its key, the rest runs as jobs, and what failed is told at the end."""
 
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
 
 from rich.console import Console
 from rich.text import Text
 
 from mae_bench.choose import Blocked
-from mae_bench.core.files import write_json, write_text
+from mae_bench.core.errors import MaeBenchError, Stopped
+from mae_bench.core.files import write_text
 from mae_bench.display import make_display
-from mae_bench.job import LOCK, Busy, locked
-from mae_bench.jobs import Job, Outcome, Ready
+from mae_bench.jobs import Job, Outcome
 from mae_bench.launch import check_stopped, python, run_jobs
 from mae_bench.options import Options, slots
 from mae_bench.plan import Cell, Plan, with_options
+from mae_bench.settle import Standing, announce, prepare, standing
 from results import record as records
 from results.formats import show_table, to_markdown
 from results.record import Record, read_record
-from results.request import Request, read_request, write_request
-from results.store import STATUS, Order, read_object, stored_cells, write_order
+from results.store import Order, stored_cells, write_order
 from results.table import build_table
-
-STALE = "record.stale.json"
-"""The record of other settings, data or weights that a cell had before."""
-
-Standing = Literal["done", "stale", "open"]
 
 
 @dataclass(frozen=True)
@@ -40,12 +34,19 @@ class Failure:
 
 
 def retry(out: Path, options: Options, console: Console) -> int:
-    """Run again what was asked for below an output folder and is not finished: failed, stopped or never started."""
+    """Run again what was asked for below an output folder and is not finished: failed, stopped or never started.
+
+    Cells are run as they were asked for, but for the options that are given now.
+    """
     found = stored_cells(out, lambda line: say(console, f"warning: {line}"))
-    cells = [Cell(cell.folder, cell.request) for cell in found if cell.record is None and cell.request is not None]
-    if not cells:
+    asked = [Cell(cell.folder, cell.request) for cell in found if cell.record is None and cell.request is not None]
+    if not asked:
         say(console, f"nothing to do: all {len(found)} cells in {out} are finished")
-    return run_plan(Plan(tuple(with_options(cell, options) for cell in cells)), out, options, console)
+    cells = [with_options(cell, options) for cell in asked]
+    for name, old, new in _other_ways(asked, cells):
+        say(console, f"{name} {old} -> {new}, as asked for now")
+    places = {cell.request.device for cell in cells}
+    return run_plan(Plan(tuple(cells)), out, replace(options, device="cuda" if "cuda" in places else "cpu"), console)
 
 
 def run_plan(plan: Plan, out: Path, options: Options, console: Console) -> int:
@@ -60,12 +61,11 @@ def run_plan(plan: Plan, out: Path, options: Options, console: Console) -> int:
     write_order(out, Order(plan.models, plan.tasks))
     failures = blocked_failures(plan.blocked)
     jobs, more = cell_jobs(plan.cells, options, console)
-    say(console, f"{len(jobs)} cells to run, {describe(options)}")
+    say(console, f"{len(jobs)} cells to run, {describe(options, plan.cells)}")
     with make_display(console) as display:
         outcomes = run_jobs(jobs, slots(options), display)
     check_stopped(outcomes)
-    finish(out, console)
-    return tell_failures([*failures, *more, *failed_jobs(outcomes)], console)
+    return conclude(out, [*failures, *more, *failed_jobs(outcomes)], console)
 
 
 def cell_jobs(
@@ -80,32 +80,48 @@ def cell_jobs(
         weights: expected length by task, for the order; without, cells run in the order given.
 
     Returns:
-        The jobs, and the cells that cannot run on this machine.
+        The jobs, and the cells that cannot run: on this machine, or without losing what is in their folders.
     """
-    standing = {cell.folder: _standing(cell, console) for cell in cells}
-    todo = [cell for cell in cells if standing[cell.folder] != "done" or options.overwrite == "always"]
-    done, stale = len(cells) - len(todo), [cell for cell in todo if standing[cell.folder] == "stale"]
+    found = [(cell, standing(cell, options.overwrite)) for cell in cells]
+    done = [cell for cell, stands in found if stands.state == "done"]
     if done:
-        say(console, f"{done} of {len(cells)} cells are finished and skipped")
-    for cell in stale:
-        say(console, f"again: {cell.request.title}: its record is of other settings, data or weights (kept as {STALE})")
-    for cell in todo:
-        _announce(cell, options)
-    failures = [Failure(cell.request.title, cell.fault) for cell in todo if cell.fault]
-    jobs = [cell_job(cell, (weights or {}).get(cell.request.task, 1.0)) for cell in todo if not cell.fault]
+        say(console, f"{len(done)} of {len(cells)} cells are finished and skipped")
+    for cell, stands in found:
+        if stands.state == "stale":
+            say(console, f"again: {cell.request.title}: {stands.reason}; its record stays until the new one is there")
+        announce(cell, stands)
+    failures = [fault for cell, stands in found if (fault := _fault(cell, stands)) is not None]
+    jobs = [
+        cell_job(cell, stands, console, (weights or {}).get(cell.request.task, 1.0))
+        for cell, stands in found
+        if stands.to_run and not cell.fault
+    ]
     return jobs, failures
 
 
-def cell_job(cell: Cell, weight: float = 1.0) -> Job:
+def cell_job(cell: Cell, stands: Standing, console: Console, weight: float = 1.0) -> Job:
     """The job that measures one cell."""
     return Job(
         name=cell.request.title,
         command=python("mae_bench.cell", str(cell.folder), "--key", cell.request.key),
         folder=cell.folder,
         weight=weight,
-        prepare=lambda: _prepare(cell),
-        summary=lambda: summary(cell.folder),
+        prepare=partial(prepare, cell, stands),
+        then=partial(_compare, cell, stands.before, console),
+        summary=partial(summary, cell.folder),
     )
+
+
+def conclude(out: Path, failures: Sequence[Failure], console: Console) -> int:
+    """Show the table and tell what failed, the table itself included; gives the exit code."""
+    told = list(failures)
+    try:
+        finish(out, console)
+    except Stopped:
+        raise
+    except MaeBenchError as error:
+        told.append(Failure("table", str(error)))
+    return tell_failures(told, console)
 
 
 def finish(out: Path, console: Console) -> None:
@@ -144,9 +160,12 @@ def summary(folder: Path) -> str:
     return "  ".join(f"{name} {score.value:.2f}" for name, score in record.metrics.items())
 
 
-def describe(options: Options) -> str:
+def describe(options: Options, cells: Sequence[Cell] = ()) -> str:
     """How jobs are run, in a few words."""
-    return f"{options.jobs} at a time, {options.threads} threads each, on {options.device} in {options.precision}"
+    devices = sorted({cell.request.device for cell in cells}) or [options.device]
+    precisions = sorted({cell.request.precision for cell in cells}) or [options.precision]
+    how = f"on {' and '.join(devices)} in {' and '.join(precisions)}"
+    return f"{options.jobs} at a time, {options.threads} threads each, {how}"
 
 
 def say(console: Console, line: str) -> None:
@@ -154,72 +173,30 @@ def say(console: Console, line: str) -> None:
     console.print(Text(line), soft_wrap=True)
 
 
-def _standing(cell: Cell, console: Console) -> Standing:
-    record = _record(cell.folder, console)
-    if record is None:
-        return "open"
-    return "done" if record.key == cell.request.key else "stale"
+def _fault(cell: Cell, stands: Standing) -> Failure | None:
+    """Why a planned cell gets no job, where that is a failure."""
+    if stands.state in ("refused", "diverged"):
+        hint = "; it is not run again without --overwrite failed" if stands.state == "diverged" else ""
+        return Failure(cell.request.title, f"{stands.reason}{hint}")
+    return Failure(cell.request.title, cell.fault) if cell.fault and stands.to_run else None
 
 
-def _record(folder: Path, console: Console) -> Record | None:
-    return read_record(folder / records.FILE, lambda line: say(console, f"warning: {line}"))
+def _compare(cell: Cell, before: Record | None, console: Console) -> tuple[Job, ...]:
+    """Say when the same cell, measured twice, has given two different numbers."""
+    now = read_record(cell.folder / records.FILE, lambda line: None)
+    if before is not None and now is not None and before.key == now.key:
+        old, new = ({name: score.value for name, score in record.metrics.items()} for record in (before, now))
+        if old != new:
+            words = ", ".join(f"{name} {old.get(name)} -> {new.get(name)}" for name in dict.fromkeys((*old, *new)))
+            say(console, f"warning: {cell.request.title}: measured twice with different numbers: {words}")
+    return ()
 
 
-def _announce(cell: Cell, options: Options) -> None:
-    """Leave the request of a planned cell, so that `status` knows of it; one that another process works on is left alone."""
-    try:
-        with locked(cell.folder):
-            failed = read_object(cell.folder / STATUS).get("state") == "failed"
-            _settle(cell, anew=options.overwrite == "always" or (failed and options.overwrite == "failed"))
-            if cell.fault:
-                write_json(cell.folder / STATUS, {"state": "failed", "message": cell.fault, "exit_code": 4})
-    except Busy:
-        return
-
-
-def _prepare(cell: Cell) -> Ready:
-    """Just before the start: see whether another process has the cell, or has finished it since the plan was made."""
-    try:
-        with locked(cell.folder):
-            return "run" if _settle(cell) else "done"
-    except Busy:
-        return "busy"
-
-
-def _settle(cell: Cell, *, anew: bool = False) -> bool:
-    """Bring a cell's folder, which is locked, to where the cell can start or go on.
-
-    Args:
-        cell: what is to be measured there.
-        anew: whether what is there is to be forgotten even if it is of the same cell.
-
-    Returns:
-        False when the cell is finished.
-    """
-    folder = cell.folder
-    record, before = read_record(folder / records.FILE, lambda line: None), read_request(folder, lambda line: None)
-    if record is not None and record.key == cell.request.key and not anew:
-        return False
-    if (folder / records.FILE).exists():
-        (folder / records.FILE).replace(folder / STALE)
-        anew = True
-    if anew or (before is not None and _unlike(before, cell.request)):
-        _clear(folder)
-    write_request(folder, cell.request)
-    return True
-
-
-def _unlike(before: Request, now: Request) -> bool:
-    """Whether a saved training cannot be gone on with; one in another precision would be neither."""
-    return (before.key, before.precision) != (now.key, now.precision)
-
-
-def _clear(folder: Path) -> None:
-    """Remove what an earlier, different measurement left, but for its record."""
-    for path in folder.iterdir():
-        if path.name in (STALE, LOCK):
-            continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+def _other_ways(asked: Sequence[Cell], cells: Sequence[Cell]) -> list[tuple[str, str, str]]:
+    """Device and precision that cells are run with now and were not asked for with."""
+    found = [
+        (name, getattr(old.request, name), getattr(new.request, name))
+        for old, new in zip(asked, cells, strict=True)
+        for name in ("device", "precision")
+    ]
+    return [change for change in dict.fromkeys(found) if change[1] != change[2]]

@@ -23,40 +23,49 @@ def pretrain_in(
     device: str | None,
     precision: str | None,
     threads: int | None,
-    workers: int,
+    workers: int | None,
 ) -> Callable[[], None]:
     """The work of the `pretrain` command; words such as `epochs=3` and `mae.epochs=3` mean the same.
 
+    All that can be refused is refused here, before anything is written.
+
     Raises:
-        ConfigError: a word that is no setting.
+        MaeBenchError: a word that is no setting, or anything else that `pretrain` refuses.
     """
     overrides = {}
     for key, value in parse_assignments(words).items():
         head, dot, rest = key.partition(".")
-        overrides[rest if dot and head == objective else key] = value
+        name = rest if dot and head == objective else key
+        if name in overrides:
+            raise ConfigError(f"{name} is given twice ({overrides[name]!r} and {value!r}); keep one")
+        overrides[name] = value
+    if objective not in find.names(OBJECTIVES):
+        raise ConfigError(f"unknown objective {objective!r}; {nearest(objective, find.names(OBJECTIVES))}")
+    import torch
+
+    from mae_bench import pretrain
+    from mae_bench.core.run import Run
+    from mae_bench.job import reporter
+    from mae_bench.options import make_options
+    from tasks.handle import open_data
+
+    options = make_options(device=device, precision=precision, threads=threads, workers=workers, jobs=1)
+    handle = open_data(data)
+    run = Run(
+        out=out,
+        seed=seed,
+        device=options.device,
+        precision=options.precision,
+        threads=options.threads,
+        workers=options.workers,
+        reporter=reporter(out),
+    )
+    pretrain.is_finished(objective, arch, handle, overrides, run, recipe=recipe)
 
     def work() -> None:
-        import torch
-
-        from mae_bench import pretrain
-        from mae_bench.core.run import Run
-        from mae_bench.job import reporter
-        from mae_bench.options import make_options
-        from tasks.handle import open_data
-
-        options = make_options(device=device, precision=precision, threads=threads, workers=workers, jobs=1)
         torch.set_num_threads(options.threads)
-        run = Run(
-            out=out,
-            seed=seed,
-            device=options.device,
-            precision=options.precision,
-            threads=options.threads,
-            workers=workers,
-            reporter=reporter(out),
-        )
         with run.reporter.live():
-            pretrain.pretrain(objective, arch, open_data(data), overrides, run, recipe=recipe)
+            pretrain.pretrain(objective, arch, handle, overrides, run, recipe=recipe)
 
     return work
 

@@ -13,26 +13,32 @@ from mae_bench.job import is_locked
 from results.names import plain
 from results.store import StoredCell, read_object, stored_cells
 
-STYLES = {"done": "green", "failed": "bold red", "running": "cyan", "interrupted": "yellow", "planned": "dim"}
+STYLES = {
+    "done": "green",
+    "failed": "bold red",
+    "diverged": "bold red",
+    "running": "cyan",
+    "interrupted": "yellow",
+    "planned": "dim",
+}
 
 
 def show_status(out: Path, console: Console) -> None:
     """One line for each cell that is not done, and how many there are of each state."""
     cells = stored_cells(out, lambda line: console.print(Text(f"warning: {line}"), soft_wrap=True))
-    states = {cell.folder: state_of(cell) for cell in cells}
+    states = [state_of(cell) for cell in cells]
     table = Table(box=None, padding=(0, 2, 0, 0))
     for head in ("state", "cell", "details"):
         table.add_column(head, overflow="fold")
-    for cell in cells:
-        state = states[cell.folder]
+    for cell, state in zip(cells, states, strict=True):
         if state != "done":
             table.add_row(Text(state, style=STYLES[state]), Text(plain(cell.title)), Text(details(cell, state)))
     if table.rows:
         console.print(table)
-    counts = Counter(states.values())
+    counts = Counter(states)
     told = ", ".join(f"{counts[state]} {state}" for state in STYLES if counts[state])
     console.print(Text(told or "no cells yet"), soft_wrap=True)
-    if any(state in ("failed", "interrupted", "planned") for state in states.values()):
+    if any(state in ("failed", "interrupted", "planned") for state in states):
         console.print(Text(f"mae-bench retry {out} runs what is not done"), soft_wrap=True)
 
 
@@ -42,12 +48,12 @@ def state_of(cell: StoredCell) -> str:
         return "done"
     if is_locked(cell.folder):
         return "running"
-    return {"failed": "failed", "planned": "planned"}.get(cell.state, "interrupted")
+    return cell.state if cell.state in ("failed", "diverged", "planned") else "interrupted"
 
 
 def details(cell: StoredCell, state: str) -> str:
     """A few words about a cell that is not done."""
-    if state == "failed":
+    if state in ("failed", "diverged"):
         return plain(f"{cell.message} (log: {cell.folder / 'log.txt'})")
     spent = read_object(cell.folder / "elapsed.json").get("seconds")
     words = [f"{duration(float(spent))} so far"] if isinstance(spent, int | float) else []

@@ -9,13 +9,12 @@ from typing import Any
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from mae_bench.core import faults
 from mae_bench.core.config import Config
-from mae_bench.core.files import write_json
+from results.request import cell_key
 
 FILE = "record.json"
-SCHEMA = 1
-"""Version of the layout of the file; a reader refuses newer ones."""
+SCHEMA = 2
+"""Version of the layout of the file; a reader refuses newer ones, and `_MIGRATIONS` brings older ones up to it."""
 
 Z_95 = 1.959963984540054
 """Standard normal quantile of a two-sided 95 % interval."""
@@ -88,6 +87,11 @@ class Cost(Config):
     sessions: int = 1
     """Processes it took: more than one when it was interrupted."""
     images_per_second: float | None = None
+    """Images that went through the backbone in the last session, by its time: training and evaluation, loading and all."""
+    gflops: float | None = None
+    """Billions of floating-point operations of one forward pass of the backbone for one image, two a multiply-add."""
+    input_size: tuple[int, int] | None = None
+    """Height and width in pixels that these are of."""
     peak_memory_mb: float | None = None
     """Largest resident memory of the last session, in MB."""
     peak_gpu_memory_mb: float | None = None
@@ -136,12 +140,6 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def write_record(folder: Path, record: Record) -> None:
-    """Write a cell's record: the last thing of a cell, whole or not at all."""
-    faults.visit("record.write")
-    write_json(folder / FILE, record.model_dump(mode="json", by_alias=True))
-
-
 def read_record(path: Path, warn: Callable[[str], None]) -> Record | None:
     """Read one record; anything wrong with it is one warning line, and the file is left as it is.
 
@@ -154,7 +152,7 @@ def read_record(path: Path, warn: Callable[[str], None]) -> Record | None:
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, RecursionError) as error:
         warn(f"{path}: not a readable record ({error}); left out")
@@ -163,11 +161,19 @@ def read_record(path: Path, warn: Callable[[str], None]) -> Record | None:
     if not isinstance(schema, int) or isinstance(schema, bool):
         warn(f"{path}: not a record of mae-bench (no schema number); left out")
         return None
+    if schema < 1:
+        warn(f"{path}: there is no schema {schema}; left out")
+        return None
     if schema > SCHEMA:
         warn(f"{path}: written by a newer mae-bench (schema {schema}, this one knows {SCHEMA}); left out, upgrade to read it")
         return None
     try:
+        for version in range(schema, SCHEMA):
+            data = _MIGRATIONS[version](data)
         return Record.model_validate(data)
+    except (KeyError, TypeError, AttributeError) as error:
+        warn(f"{path}: not a record of schema {schema} ({type(error).__name__}: {error}); left out")
+        return None
     except ValidationError as error:
         first = error.errors()[0]
         warn(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}; left out")
@@ -192,6 +198,25 @@ def accuracy_score(value: float, total: int, *, unit: str = "%", higher_is_bette
         ci95=(100 * max(0.0, centre - half), 100 * min(1.0, centre + half)),
         higher_is_better=higher_is_better,
     )
+
+
+def _from_1(data: dict[str, Any]) -> dict[str, Any]:
+    """The precision has become a part of the key."""
+    how = data["protocol"]
+    key = cell_key(
+        sha256=data["model"]["sha256"],
+        task=how["task"],
+        digest=how["config_digest"],
+        fingerprint=data["dataset"]["fingerprint"],
+        seed=data["seed"],
+        version=how.get("version", 1),
+        precision=data["machine"].get("precision", "fp32"),
+    )
+    return {**data, "schema": 2, "key": key}
+
+
+_MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}
+"""From each older schema to the next one."""
 
 
 def _refuse(word: str) -> float:

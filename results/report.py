@@ -104,7 +104,7 @@ def render(table: Table, pretrained: Sequence[Pretraining], *, title: str) -> st
         notes=notes(table),
         cost_heads=cost_heads,
         cost_row=cost_row,
-        failed=[_failed(cell) for cell in table.cells if cell.state == "failed"],
+        failed=[_failed(cell) for cell in table.cells if cell.state in ("failed", "diverged")],
         pictures=_pictures(table, pretrained),
         sections=[_section(group, table, machines) for group in table.groups],
         machines=machines,

@@ -11,7 +11,7 @@ from mae_bench.core.files import write_json
 from results import record as records
 from results.record import Record, read_record
 from results.request import FILE as REQUEST
-from results.request import Request, read_request
+from results.request import Request, read_key, read_request
 
 ORDER = "order.json"
 STATUS = "status.json"
@@ -19,7 +19,7 @@ STATUS = "status.json"
 PATTERN = "*/*/*/seed*"
 """Cells below an output folder: model, task-recipe, data set, seed."""
 
-State = Literal["done", "failed", "stopped", "started", "planned"]
+State = Literal["done", "failed", "diverged", "stopped", "started", "planned"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class StoredCell:
     folder: Path
     record: Record | None
     request: Request | None = None
-    """Read only where there is no record, which says the same."""
+    """Of a cell that is not done; a record says the same."""
     status: dict[str, Any] = field(default_factory=dict)
     """The same holds for it."""
 
@@ -46,13 +46,13 @@ class StoredCell:
         """How far the cell is; `started` is running at this moment, or was killed."""
         if self.record is not None:
             return "done"
-        known: dict[object, State] = {"failed": "failed", "stopped": "stopped", "running": "started"}
+        known: dict[object, State] = {"failed": "failed", "diverged": "diverged", "stopped": "stopped", "running": "started"}
         return known.get(self.status.get("state"), "planned")
 
     @property
     def message(self) -> str:
         """What went wrong, on one line."""
-        return str(self.status.get("message", "")) if self.state == "failed" else ""
+        return str(self.status.get("message", "")) if self.state in ("failed", "diverged") else ""
 
 
 @dataclass(frozen=True)
@@ -88,15 +88,19 @@ def stored_cells(out: Path, warn: Callable[[str], None]) -> list[StoredCell]:
     if not out.is_dir():
         raise InputError(f"{out} is not a folder; give the -o of an earlier run")
     folders = sorted(path for path in out.glob(PATTERN) if (path / records.FILE).is_file() or (path / REQUEST).is_file())
-    return [stored_cell(folder, warn) for folder in folders]
+    return [cell for folder in folders for cell in cells_in(folder, warn)]
 
 
-def stored_cell(folder: Path, warn: Callable[[str], None]) -> StoredCell:
-    """What the files of one cell folder tell."""
+def cells_in(folder: Path, warn: Callable[[str], None]) -> list[StoredCell]:
+    """What the files of one cell folder tell: the cell measured, and the one asked for since with other settings or data."""
     record = read_record(folder / records.FILE, warn)
-    if record is not None:
-        return StoredCell(folder, record)
-    return StoredCell(folder, None, read_request(folder, warn), read_object(folder / STATUS))
+    measured = [] if record is None else [StoredCell(folder, record)]
+    if record is not None and read_key(folder) in (record.key, None):
+        return measured
+    request = read_request(folder, warn)
+    if record is not None and (request is None or request.key == record.key):
+        return measured
+    return [*measured, StoredCell(folder, None, request, read_object(folder / STATUS))]
 
 
 def pretrainings(out: Path) -> list[Pretraining]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +14,10 @@ from results.store import Order, StoredCell, pretrainings, read_order, stored_ce
 
 HEADLINE = ("top1", "AP_box", "AP_mask", "mIoU")
 """Metrics shown of a task that has any of them; `everything` shows the others too."""
+
+
+STATES = {"failed": "failed", "diverged": "div.", "stopped": "stopped"}
+"""What a table says in place of a number."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class Table:
     pretraining: dict[str, float]
     """Time of the pretraining by checkpoint digest, where it lies in the same folders."""
     states: dict[tuple[RowKey, GroupKey], str]
-    """`failed`, `stopped` or `-` of cells without a number."""
+    """`failed`, `div.` or `stopped` of places where a cell has no number."""
     notes: tuple[str, ...] = ()
     records: tuple[Record, ...] = field(default=(), repr=False)
     cells: tuple[StoredCell, ...] = field(default=(), repr=False)
@@ -64,15 +69,26 @@ class Table:
     def score(self, row: RowKey, group: GroupKey, metric: str) -> str:
         """The text of one place of the table."""
         entry = self.scores.get((row, group, metric))
-        missing = self.states.get((row, group), "-") if not self._any(row, group) else "-"
-        return entry.text() if entry is not None else missing
+        if entry is not None:
+            return entry.text()
+        return "-" if (row, group) in self._measured else self.states.get((row, group), "-")
 
     def total(self, row: RowKey) -> float:
         """Time of all cells of a model, and of its pretraining where that is known."""
-        return self.pretraining.get(row[1], 0.0) + sum(value for (owner, _), value in self.seconds.items() if owner == row)
+        return self.pretraining.get(row[1], 0.0) + self._totals.get(row, 0.0)
 
-    def _any(self, row: RowKey, group: GroupKey) -> bool:
-        return any(owner == row and place == group for owner, place, _ in self.scores)
+    @cached_property
+    def _measured(self) -> frozenset[tuple[RowKey, GroupKey]]:
+        """Places that have a number."""
+        return frozenset((row, group) for row, group, _ in self.scores)
+
+    @cached_property
+    def _totals(self) -> dict[RowKey, float]:
+        """Time of all cells of each row."""
+        found: dict[RowKey, float] = {}
+        for (row, _), value in self.seconds.items():
+            found[row] = found.get(row, 0.0) + value
+        return found
 
 
 def build_table(outs: Sequence[Path], warn: Callable[[str], None], *, everything: bool = False) -> Table:
@@ -176,8 +192,8 @@ def _states(cells: Sequence[StoredCell]) -> dict[tuple[RowKey, GroupKey], str]:
     found = {}
     for cell in cells:
         row, group = row_key(cell), group_key(cell)
-        if row is not None and group is not None and cell.record is None and cell.state in ("failed", "stopped"):
-            found[row, group] = cell.state
+        if row is not None and group is not None and cell.record is None and cell.state in STATES:
+            found[row, group] = STATES[cell.state]
     return found
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from rich.console import Console
 
+from results.keeping import write_record
 from results.names import slug
-from results.record import Cost, Dataset, Machine, Model, Protocol, Record, Score, write_record
+from results.record import Cost, Dataset, Machine, Model, Protocol, Record, Score
 from results.request import Request, cell_key, write_request
 
 
@@ -36,7 +37,10 @@ def make_record(
     """One cell; `changes` are fields of the parts of a record: sha256, changes, digest, fingerprint, dataset, ..."""
     get = changes.get
     digest, sha256, fingerprint = get("digest", "d1"), get("sha256", "ab" * 32), get("fingerprint", "f" * 64)
-    key = cell_key(sha256=sha256, task=task, digest=digest, fingerprint=fingerprint, seed=seed, version=1)
+    precision = get("precision", "fp32")
+    key = cell_key(
+        sha256=sha256, task=task, digest=digest, fingerprint=fingerprint, seed=seed, version=1, precision=get("precision", "fp32")
+    )
     return Record(
         key=key,
         seed=seed,
@@ -66,7 +70,7 @@ def make_record(
             counts={"train": 10, "val": 5},
         ),
         cost=Cost(seconds=get("seconds", 61.0)),
-        machine=Machine(device="cpu", precision=get("precision", "fp32")),
+        machine=Machine(device="cpu", precision=precision),
         deviations=get("deviations", ()),
     )
 

@@ -7,11 +7,12 @@ import pytest
 from pydantic import ValidationError
 
 from mae_bench.core.errors import EnvironmentFault
+from results.keeping import kept, restore, write_record
 from results.names import plain, slug
-from results.record import FILE, SCHEMA, Score, accuracy_score, read_record, write_record
-from results.request import read_request
-from results.store import stored_cell
-from tests.results.sample import make_record, store
+from results.record import FILE, SCHEMA, Score, accuracy_score, read_record
+from results.request import cell_key, read_request, write_request
+from results.store import cells_in
+from tests.results.sample import make_record, make_request, store
 
 
 def test_round_trip(tmp_path):
@@ -91,7 +92,7 @@ def test_a_broken_request_is_one_warning(tmp_path):
         lines = []
         assert read_request(folder, lines.append) is None
         assert len(lines) == 1
-    assert stored_cell(folder, lambda line: None).state == "done"
+    assert [cell.state for cell in cells_in(folder, lambda line: None)] == ["done"]
 
 
 def test_wilson_interval():
@@ -125,3 +126,48 @@ def test_u09_unlike_names_get_unlike_folders():
 
 def test_h03_control_characters_are_inert():
     assert plain("a\x1b[31mb\nc\x00") == "a?[31mb c?"
+
+
+def old_record():
+    """A record as schema 1 had it: the precision was no part of its key."""
+    data = make_record(precision="bf16").model_dump(mode="json", by_alias=True)
+    for name in ("gflops", "input_size"):
+        del data["cost"][name]
+    return {**data, "schema": 1, "key": "0123456789abcdef"}
+
+
+def test_t08_a_record_of_an_earlier_schema_is_read_as_one_of_today(tmp_path):
+    (tmp_path / FILE).write_text(json.dumps(old_record()))
+    record = read_record(tmp_path / FILE, pytest.fail)
+    assert record == make_record(precision="bf16")
+    assert json.loads((tmp_path / FILE).read_text())["schema"] == 1  # reading changes nothing
+
+
+@pytest.mark.parametrize("part", ["model", "machine", "protocol", "dataset", "seed"])
+def test_t08_half_a_record_of_an_earlier_schema_is_one_warning(tmp_path, part):
+    lines = []
+    (tmp_path / FILE).write_text(json.dumps({**old_record(), part: None}))
+    assert read_record(tmp_path / FILE, lines.append) is None
+    assert len(lines) == 1
+    (tmp_path / FILE).write_text(json.dumps({name: value for name, value in old_record().items() if name != part}))
+    assert read_record(tmp_path / FILE, lines.append) is None
+    assert len(lines) == 2
+
+
+def test_t08_a_request_from_before_the_precision_was_in_the_key_is_of_the_same_cell(tmp_path):
+    record = make_record(precision="bf16")
+    old = make_request(record, precision="bf16")
+    facts = {name: getattr(old, name) for name in ("sha256", "task", "fingerprint", "seed", "version")}
+    write_request(tmp_path, old.model_copy(update={"key": cell_key(**facts, digest=old.config_digest, precision=None)}))
+    found = read_request(tmp_path, pytest.fail)
+    assert found is not None and found.key == record.key
+
+
+def test_a_record_is_kept_when_another_takes_its_place_and_comes_back(tmp_path):
+    first, second = make_record(digest="d1"), make_record(digest="d2")
+    for record in (first, second):
+        write_record(tmp_path, record)
+    assert read_record(kept(tmp_path, first.key), pytest.fail) == first
+    assert restore(tmp_path, first.key) and read_record(tmp_path / FILE, pytest.fail) == first
+    assert read_record(kept(tmp_path, second.key), pytest.fail) == second
+    assert not restore(tmp_path, "of nothing")

@@ -5,9 +5,9 @@ import sys
 import time
 from pathlib import Path
 
-from mae_bench.core.errors import InputError
+from mae_bench.core.errors import Diverged, InputError
 from mae_bench.job import Busy, work_in
-from results.record import write_record
+from results.keeping import write_record
 from results.request import read_request
 from tests.results.sample import make_record
 
@@ -19,6 +19,8 @@ def measure(folder: Path, key: str) -> None:
     with (folder / "visits").open("a") as file:
         file.write("x")
     time.sleep(float(os.environ.get("LIGHT_SECONDS", "0")))
+    if request.config.get("mode") == "diverge":
+        raise Diverged("the loss is not finite at step 3")
     if request.config.get("mode") == "error":
         raise InputError("it is broken; mend it")
     record = make_record(

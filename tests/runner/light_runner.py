@@ -31,6 +31,7 @@ def make_cell(out: Path, name: str = "mae", seed: int = 0, fault: str = "", prec
         fingerprint=record.dataset.fingerprint,
         seed=seed,
         version=1,
+        precision=precision,
     )
     request: Request = make_request(record, key=key, config=settings, precision=precision)
     return Cell(place(out, record), request, fault)

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from backbones.source import open_source
 from mae_bench import cell as cells
 from mae_bench.cell import Clock, main
 from mae_bench.core.errors import Stopped
@@ -15,6 +16,7 @@ from mae_bench.job import BUSY
 from results.record import read_record
 from results.request import read_request, write_request
 from tests.runner.conftest import held
+from tests.runner.fake_suite import steady
 from tests.runner.test_plan import plan
 
 
@@ -49,6 +51,13 @@ def test_a_record_says_what_was_measured_and_how(tmp_path, images):
     assert read_request(one.folder, pytest.fail) == one.request
 
 
+def test_a_record_names_the_deviations_of_its_task_recipe_and_cell(tmp_path, images):
+    one = make(tmp_path, images, tasks=("steady:other",))
+    assert main([str(one.folder)]) == 0
+    record = record_of(one)
+    assert record is not None and record.deviations == ("other is a copy", "vit_demo_patch8 is small")
+
+
 FAULTS = {
     "nan": (1, "top1 is nan, which is no result"),
     "nothing": (1, "the task gave no number"),
@@ -64,6 +73,7 @@ def test_r12_a_cell_that_fails_leaves_a_line_and_no_record(tmp_path, images, mod
     assert main([str(one.folder)]) == code
     assert record_of(one) is None
     assert status_of(one)["message"].startswith(line)
+    assert status_of(one)["state"] == ("diverged" if mode == "nan" else "failed")
     assert ("Traceback" in capfd.readouterr().err) == (mode == "fault")
 
 
@@ -85,7 +95,51 @@ def test_c18_data_that_changed_since_the_plan_is_refused(tmp_path, images):
     one = make(tmp_path, images)
     (tmp_path / "data" / "pets" / "val" / "cat" / "0.png").rename(tmp_path / "data" / "pets" / "val" / "cat" / "9.png")
     assert main([str(one.folder)]) == 3
-    assert "data set" in status_of(one)["message"] and "has changed" in status_of(one)["message"]
+    assert status_of(one)["message"].startswith("the data set of ") and "changed after the run" in status_of(one)["message"]
+
+
+def test_r15_a_task_whose_meaning_changed_since_the_plan_is_refused(tmp_path, images, monkeypatch):
+    one = make(tmp_path, images)
+    monkeypatch.setattr(steady, "VERSION", 2, raising=False)
+    assert main([str(one.folder)]) == 3
+    assert "version of the task's code" in status_of(one)["message"]
+    monkeypatch.undo()
+    settings = {**one.request.config, "value": 26.0}  # as if a default had another value now, the digest being of the old one
+    write_request(one.folder, one.request.model_copy(update={"config": settings}))
+    assert main([str(one.folder)]) == 3
+    assert "meaning of the settings" in status_of(one)["message"]
+    assert record_of(one) is None
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"precision": "bf16"}])
+def test_a_request_that_contradicts_its_key_is_refused(tmp_path, images, change):
+    one = make(tmp_path, images)
+    write_request(one.folder, one.request.model_copy(update=change))
+    assert main([str(one.folder)]) == 3
+    assert record_of(one) is None
+
+
+def test_t03_a_record_that_cannot_be_read_is_refused_before_the_work(tmp_path, images):
+    one = make(tmp_path, images)
+    (one.folder / "record.json").write_text('{"schema": 99}')
+    assert main([str(one.folder)]) == 3
+    assert "newer mae-bench" in status_of(one)["message"] and not (one.folder / "visits").exists()
+    assert (one.folder / "record.json").read_text() == '{"schema": 99}'
+
+
+def test_c15_a_record_says_how_the_weights_were_adapted_and_what_it_cost(tmp_path, images):
+    [one] = plan(tmp_path, images, overrides={"steady.size": "64"}).cells
+    write_request(one.folder, one.request)
+    assert main([str(one.folder)]) == 0
+    record = record_of(one)
+    assert record is not None and record.model.ledger["resized"] == 1
+    assert "resized on loading: pos_embed" in record.deviations
+    assert record.cost.input_size == (64, 64) and (record.cost.images_per_second or 0) > 0
+    # vit_demo_patch8 by hand, 65 tokens: projection, then per block qkv, scores, sums, output, two layers of the MLP
+    source = open_source("random:vit_demo_patch8")
+    width, depth, tokens = source.spec.embed_dim, source.spec.depth, 65
+    block = 2 * tokens * width * 12 * width + 2 * 2 * tokens * tokens * width
+    assert record.cost.gflops == pytest.approx((2 * 64 * 192 * width + depth * block) / 1e9, rel=1e-3)
 
 
 def test_a_request_that_was_replaced_is_not_run(tmp_path, images):

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from mae_bench.core.errors import InputError
 from mae_bench.display import LiveDisplay, PlainDisplay, make_display
 from mae_bench.job import LOCK, Busy, is_locked, locked
 from mae_bench.jobs import Job
-from mae_bench.launch import run_jobs
+from mae_bench.launch import check_stopped, run_jobs
 from tests.results.sample import Screen
 from tests.runner.conftest import held
 from tests.runner.light_parent import JOB, jobs
@@ -67,6 +68,45 @@ def test_r17_a_failed_job_is_told_and_the_others_run(tmp_path):
     assert "SIGKILL" in found["3-killed"].message and "memory" in found["3-killed"].message
     assert "Traceback" in found["2-crash"].log.read_text() and "Traceback" not in found["1-fail"].log.read_text()
     assert json.loads((tmp_path / "1-fail" / "status.json").read_text())["exit_code"] == 3
+    killed = json.loads((tmp_path / "3-killed" / "status.json").read_text())  # r11: it could not say so itself
+    assert killed["state"] == "failed" and killed["message"] == found["3-killed"].message
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
+def test_a_job_stopped_by_something_else_does_not_stop_the_others(tmp_path, number):
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(run_jobs, jobs(tmp_path, ["sleep", "ok", "ok"]), SLOT, quiet())
+        wait_for(tmp_path / "0-sleep" / "ready")
+        os.kill(pids(tmp_path / "0-sleep")[0], number)
+        outcomes = running.result(timeout=60)
+    found = {outcome.job.name: outcome for outcome in outcomes}
+    assert [found[name].state for name in sorted(found)] == ["failed", "done", "done"]
+    assert "by something else than this program" in found["0-sleep"].message
+    check_stopped(outcomes)  # raises nothing: this program was not asked to stop
+
+
+def test_r11_a_job_that_crashes_in_foreign_code_is_told(tmp_path):
+    script = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
+    [outcome] = run_jobs([Job("x", (sys.executable, "-c", script), tmp_path / "x")], SLOT, quiet())
+    assert outcome.state == "failed" and "SIGSEGV" in outcome.message
+    assert json.loads((tmp_path / "x" / "status.json").read_text())["state"] == "failed"
+
+
+def test_a_job_that_cannot_start_leaves_the_others_alone(tmp_path):
+    def refuse():
+        raise InputError("that folder is not to be touched")
+
+    bad = [
+        Job("a", ("/no/such/program",), tmp_path / "a", weight=9),
+        Job("b", ("true",), tmp_path / "b", weight=8, prepare=refuse),
+    ]
+    after = Job("c", (sys.executable, "-c", ""), tmp_path / "c", weight=7, then=refuse)
+    outcomes = run_jobs([*bad, after, *jobs(tmp_path, ["ok"])], SLOT, quiet())
+    found = {(outcome.job.name, outcome.state): outcome.message for outcome in outcomes}
+    assert "/no/such/program: No such file" in found["a", "failed"]
+    assert found["b", "failed"] == "that folder is not to be touched"
+    assert found["c", "failed"] == "what follows it cannot be run: that folder is not to be touched"
+    assert ("c", "done") in found and ("0-ok", "done") in found
 
 
 def test_a_job_that_dies_without_a_word_is_told_by_its_log(tmp_path):
@@ -101,8 +141,8 @@ def test_slots_give_each_job_its_environment(tmp_path):
     assert {(tmp_path / name / "seen").read_text() for name in "ab"} == {"one", "two"}
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_r02_r03_a_signal_stops_all_jobs_and_the_exit_code_is_75(tmp_path, number):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2])
+def test_r02_r03_r04_a_signal_stops_all_jobs_and_the_exit_code_is_75(tmp_path, number):
     parent = start_parent(tmp_path, "sleep,swallow,sleep")
     folders = tmp_path / "0-sleep", tmp_path / "1-swallow"
     wait_for(*(folder / "ready" for folder in folders))

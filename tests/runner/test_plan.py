@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from mae_bench.choose import parse_seeds, split_task
-from mae_bench.core.errors import ConfigError, InputError
+from mae_bench.core.errors import ConfigError, EnvironmentFault, InputError
 from mae_bench.options import Options, make_options
 from mae_bench.plan import make_plan
 from tests.runner.conftest import write_images
@@ -54,13 +54,14 @@ def test_settings_reach_their_task_and_are_told_apart(tmp_path, images):
 
 def test_the_key_is_of_what_shapes_the_numbers_and_of_nothing_else(tmp_path, images):
     [first] = plan(tmp_path, images).cells
-    [other] = plan(tmp_path, images, options=Options(threads=7, workers=3, precision="bf16", debug=True)).cells
+    [other] = plan(tmp_path, images, options=Options(threads=7, workers=3, save_seconds=9.0, debug=True)).cells
+    [rounded] = plan(tmp_path, images, options=Options(precision="bf16")).cells
     [named] = plan(tmp_path, images, models=(f"name={MODEL}",), tasks=("steady:other",)).cells
     assert first.request.key == other.request.key == named.request.key
     Image.new("RGB", (9, 9)).save(tmp_path / "data" / "pets" / "train" / "cat" / "new.png")
     [more] = plan(tmp_path, images).cells
     [seeded] = plan(tmp_path, images, seeds=(1,)).cells
-    assert len({first.request.key, more.request.key, seeded.request.key}) == 3
+    assert len({first.request.key, more.request.key, seeded.request.key, rounded.request.key}) == 4
 
 
 def test_two_data_sets_of_one_kind_are_cells_of_their_own(tmp_path, images):
@@ -122,6 +123,17 @@ def test_seeds():
     for text in ("", "a", "-1", "1.5", ","):
         with pytest.raises(ConfigError, match="--seeds"):
             parse_seeds(text)
+
+
+def test_u12_a_device_that_is_not_there_is_a_fault_of_the_environment(monkeypatch):
+    monkeypatch.setattr("mae_bench.core.run.default_device", lambda: "cpu")
+    with pytest.raises(EnvironmentFault, match="torch sees none here"):
+        make_options(device="cuda")
+
+
+def test_options_know_which_of_them_were_given():
+    assert make_options(device="cpu", workers=0).given == {"device", "workers"}
+    assert make_options().given == set()
 
 
 def test_u12_options_of_this_machine():
