@@ -23,7 +23,12 @@ class Metric:
 
 
 class Task(Protocol):
-    """One benchmark: a file in `tasks/suite` with these names in it."""
+    """One benchmark: a file in `tasks/suite` with these names in it.
+
+    It may also have `VERSION`, a number that is raised when the same settings come to mean another number (1 without it);
+    `DEVIATIONS`, lines about where its `paper` recipes differ from what they are named after; and
+    `deviations(recipe, config, source, run)`, further such lines about one cell.
+    """
 
     Config: type[core.Config]
     RECIPES: Mapping[str, core.Config]

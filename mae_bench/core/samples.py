@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from mae_bench.core.errors import InputError, MaeBenchError
+from mae_bench.core.files import write_text
 from mae_bench.core.run import append_line
 
 FILE = "skipped.jsonl"
@@ -81,21 +82,22 @@ class Collate:
 class Skipped:
     """Training images that cannot be read: each is named once in `skipped.jsonl`, and only so many are borne."""
 
-    def __init__(self, out: Path, images: int, share: float) -> None:
+    def __init__(self, out: Path, images: int, share: float, by: str = "training") -> None:
         """Bear a share of the images.
 
         Args:
             out: folder of the run.
             images: number of training images.
             share: 0 to 1 of them that may be skipped; rounded up, so that any share above 0 bears one image.
+            by: the part of the work that skips them.
         """
-        self._path, self._images, self.limit = out / FILE, images, math.ceil(images * share)
+        self._path, self._images, self._by, self.limit = out / FILE, images, by, math.ceil(images * share)
 
     def forget(self) -> None:
-        """Begin anew, as a training does that starts from its first step."""
+        """Begin anew, as a training does that starts from its first step; what others have skipped stays."""
         if self._path.exists():
-            kept = [line for line in _lines(self._path) if "index" not in line]
-            self._path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            kept = [line for line in _lines(self._path) if line.get("by") != self._by]
+            write_text(self._path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def add(self, failure: Failure) -> None:
         """Name an image that is skipped.
@@ -106,10 +108,10 @@ class Skipped:
         """
         if self.limit == 0 or not isinstance(failure.error, InputError):
             raise failure.error
-        known = {line["index"] for line in _lines(self._path) if "index" in line}
+        known = {line["index"] for line in _lines(self._path) if line.get("by") == self._by}
         if failure.number in known:
             return
-        append_line(self._path, {"split": "train", "index": failure.number, "reason": str(failure.error)})
+        append_line(self._path, {"split": "train", "index": failure.number, "reason": str(failure.error), "by": self._by})
         if len(known) >= self.limit:
             count = f"{len(known) + 1} of {self._images} training images cannot be read, and {self.limit} may be skipped"
             raise InputError(f"{count}: {self._path} names them; the last: {failure.error}")

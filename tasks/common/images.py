@@ -1,11 +1,12 @@
 """What classification does to an image before the network sees it."""
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from PIL import Image
-from timm.data.auto_augment import rand_augment_transform
+from timm.data.transforms_factory import create_transform
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import InterpolationMode, v2
@@ -14,6 +15,10 @@ from tasks.data.folder import ImageFolderSplit
 
 if TYPE_CHECKING:
     from tasks.handle import DataHandle
+
+BICUBIC = InterpolationMode.BICUBIC
+ASPECTS = (3 / 4, 4 / 3)
+"""Width to height of random crops, before the resize (torchvision's and timm's default)."""
 
 
 def split_of(data: "DataHandle", which: Literal["train", "val"]) -> ImageFolderSplit:
@@ -31,31 +36,47 @@ def evaluation_transform(size: tuple[int, int], crop_ratio: float) -> Callable[[
         crop_ratio: 0 to 1; 1 crops nothing of the shorter side.
     """
     shorter = int(min(size) / crop_ratio) if size[0] == size[1] else [int(side / crop_ratio) for side in size]
-    return v2.Compose(
-        [
-            v2.Resize(shorter, interpolation=InterpolationMode.BICUBIC, antialias=True),
-            v2.CenterCrop(size),
-            v2.PILToTensor(),
-        ]
-    )
+    return v2.Compose([v2.Resize(shorter, interpolation=BICUBIC, antialias=True), v2.CenterCrop(size), v2.PILToTensor()])
 
 
-def training_transform(size: tuple[int, int], scale: tuple[float, float], flip: float) -> Callable[[Image.Image], Tensor]:
-    """Random resized crop and horizontal flip, the augmentation of MAE's probes and pretraining.
+class CropOnce:
+    """Random resized crop without second tries, as MAE's linear probe has it (arXiv 2111.06377, A.1).
+
+    Area and aspect ratio are drawn once, and what sticks out of the image is cut off; torchvision draws up to ten times and then
+    takes the centre. Where torchvision's first draw fits, both give the same pixels.
+    """
+
+    def __init__(self, size: tuple[int, int], scale: tuple[float, float]) -> None:
+        """Crop to `size` (height, width) in pixels an area of `scale` (smallest, largest share)."""
+        self._size, self._scale = size, scale
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        """A random part of the image at the size."""
+        area = image.width * image.height * torch.empty(1).uniform_(*self._scale).item()
+        aspect = math.exp(torch.empty(1).uniform_(*(math.log(ratio) for ratio in ASPECTS)).item())
+        width = max(1, min(image.width, round(math.sqrt(area * aspect))))
+        height = max(1, min(image.height, round(math.sqrt(area / aspect))))
+        top = int(torch.randint(0, image.height - height + 1, (1,)))
+        left = int(torch.randint(0, image.width - width + 1, (1,)))
+        part = image.crop((left, top, left + width, top + height))
+        return part.resize((self._size[1], self._size[0]), Image.Resampling.BICUBIC)
+
+
+def probe_transform(size: tuple[int, int], scale: tuple[float, float], flip: float) -> Callable[[Image.Image], Tensor]:
+    """Random resized crop and horizontal flip, the augmentation of MAE's linear probe.
 
     Args:
         size: height and width in pixels.
         scale: smallest and largest share of the area that is cropped.
         flip: probability of a horizontal flip.
     """
-    crop = v2.RandomResizedCrop(size, scale=scale, interpolation=InterpolationMode.BICUBIC, antialias=True)
-    return v2.Compose([crop, v2.RandomHorizontalFlip(flip), v2.PILToTensor()])
+    return v2.Compose([CropOnce(size, scale), v2.RandomHorizontalFlip(flip), v2.PILToTensor()])
 
 
 def finetune_transform(
     size: tuple[int, int], scale: tuple[float, float], flip: float, rand_augment: str, mean: tuple[float, float, float]
 ) -> Callable[[Image.Image], Tensor]:
-    """Add RandAugment to `training_transform`, as timm's pipeline does (crop, flip, policy).
+    """The training pipeline of timm as MAE's fine-tuning uses it: random resized crop, flip, RandAugment, all of them bicubic.
 
     Args:
         size: height and width in pixels.
@@ -64,12 +85,19 @@ def finetune_transform(
         rand_augment: policy in timm's notation, such as `rand-m9-mstd0.5-inc1`; empty for none.
         mean: colour in 0..1 that fills what a shift or rotation uncovers.
     """
-    if not rand_augment:
-        return training_transform(size, scale, flip)
-    fill = tuple(round(255 * value) for value in mean)
-    policy = rand_augment_transform(rand_augment, {"translate_const": int(min(size) * 0.45), "img_mean": fill})
-    crop = v2.RandomResizedCrop(size, scale=scale, interpolation=InterpolationMode.BICUBIC, antialias=True)
-    return v2.Compose([crop, v2.RandomHorizontalFlip(flip), policy, v2.PILToTensor()])
+    made = create_transform(
+        size,
+        is_training=True,
+        use_prefetcher=True,  # uint8 is given; the rest is done for whole batches on the device
+        scale=scale,
+        ratio=ASPECTS,
+        hflip=flip,
+        color_jitter=cast(Any, None),
+        auto_augment=rand_augment or None,
+        interpolation="bicubic",
+        mean=mean,
+    )
+    return lambda image: torch.as_tensor(cast(Any, made)(image))
 
 
 class Labelled(Dataset[tuple[Tensor, int]]):

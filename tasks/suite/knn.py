@@ -1,12 +1,13 @@
 """k-nearest-neighbour classification of frozen features, weighted as in DINO (arXiv 2104.14294)."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from mae_bench.core.config import Config as Base
 from mae_bench.core.errors import ConfigError
 from mae_bench.core.run import Run
+from tasks.common.accuracy import ACCURACIES
+from tasks.common.settings import Pooled
 from tasks.contract import Metric
 
 if TYPE_CHECKING:
@@ -17,76 +18,111 @@ if TYPE_CHECKING:
 
 KIND = "classification"
 REQUIRES: tuple[str, ...] = ()
-METRICS = (Metric("top1"),)
+DINO_K = (10, 20, 100, 200)
+METRICS = (*ACCURACIES, *(Metric(f"{metric.name}_k{k}") for k in DINO_K for metric in ACCURACIES))
 SELECTION = "nothing is trained or chosen"
+VERSION = 2
 
-CHUNK = 1024
-"""Queries compared with the whole bank at a time; results do not depend on it."""
+CHUNK_BYTES = 2**28
+"""Similarities held at a time; results do not depend on it."""
 
 
-class Config(Base):
-    """Settings of the classifier."""
+class Config(Pooled):
+    """Settings of the classifier; the class token is DINO's feature, and MAE trains the patch tokens."""
 
     k: int = Field(default=20, ge=1)
     """Neighbours that vote (dino `eval_knn.py`: 10, 20, 100, 200; 20 is usually best)."""
+    also_k: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Further numbers of neighbours, reported as `top1_k10` and so on; they cost next to nothing."""
     temperature: float = Field(default=0.07, gt=0)
     """A vote weighs exp(cosine similarity / temperature) (dino `eval_knn.py`)."""
-    pool: Literal["cls", "mean"] = "cls"
-    """Feature of an image, after the final norm (dino: class token)."""
-    image_size: int | None = Field(default=None, ge=1)
-    """Side of the square input in pixels; None takes the size the backbone was made for."""
-    crop_ratio: float = Field(default=0.875, gt=0, le=1)
-    """Resize 256, centre crop 224 (dino `eval_knn.py`)."""
+    search: Literal["exact", "faiss"] = "exact"
+    """Who finds the neighbours: torch on the run's device, or faiss on the CPU, which has to be installed. Both are exact."""
 
 
 RECIPES = {
-    "paper": Config(),
+    "paper": Config(also_k=(10, 100, 200)),
+    "mean": Config(pool="mean", also_k=(10, 100, 200)),  # by the feature that MAE trains
     # The embedded digits fill their pictures, so nothing is cropped away; the mean of the patches is what MAE trains.
     "demo": Config(pool="mean", crop_ratio=1.0),
 }
 
 
+def deviations(recipe: str, config: Config, source: "Source", run: Run) -> tuple[str, ...]:
+    """What a record says beside the number; see `tasks.contract.Task`."""
+    from tasks.common.deviations import no_final_norm
+
+    return no_final_norm(source)
+
+
 def evaluate(source: "Source", data: "DataHandle", config: Config, run: Run) -> dict[str, float]:
     """Classify the images of `val` by their nearest neighbours in `train`; see `tasks.contract.Task.evaluate`."""
-    from tasks.common.features import extract
-    from tasks.common.images import split_of
-    from tasks.common.sizes import input_size
+    from tasks.common.accuracy import accuracy
+    from tasks.common.bank import banks
 
-    train, val = split_of(data, "train"), split_of(data, "val")
-    if config.k > len(train):
-        raise ConfigError(f"knn.k={config.k} neighbours of {len(train)} training images; lower knn.k")
-    backbone = source.build()
-    size = input_size(backbone.spec, config.image_size)
-    extracted = [
-        extract(backbone, split, config.pool, size=size, crop_ratio=config.crop_ratio, run=run, title=title)
-        for split, title in ((train, "features of train"), (val, "features of val"))
-    ]
-    (bank, classes), (queries, truth) = extracted
-    found = vote(bank, classes, queries, k=config.k, temperature=config.temperature)
-    return {"top1": 100 * float((found == truth).double().mean())}
+    most = max(config.k, *config.also_k, 1)
+    if most > (images := len(data.split("train"))):
+        setting = "knn.k" if most == config.k else "knn.also_k"
+        raise ConfigError(f"{setting}={most} neighbours of {images} training images; lower {setting}")
+    bank, queries = banks(source, data, config, run)
+    weights, classes = neighbours(
+        bank.features.to(run.device), bank.classes.to(run.device), queries.features.to(run.device), k=most, search=config.search
+    )
+    found: dict[str, float] = {}
+    for k in dict.fromkeys((config.k, *config.also_k)):
+        best = vote(weights[:, :k], classes[:, :k], len(data.classes), temperature=config.temperature)
+        scores = accuracy(best, queries.classes.to(run.device), len(data.classes))
+        found |= scores if k == config.k else {f"{name}_k{k}": value for name, value in scores.items()}
+    return found
 
 
-def vote(bank: "Tensor", classes: "Tensor", queries: "Tensor", *, k: int, temperature: float) -> "Tensor":
-    """Give each query the class with the largest sum of its neighbours' weights.
+def neighbours(
+    bank: "Tensor", classes: "Tensor", queries: "Tensor", *, k: int, search: Literal["exact", "faiss"] = "exact"
+) -> tuple["Tensor", "Tensor"]:
+    """Find the nearest features of each query by cosine similarity.
 
     Args:
-        bank: features (N, C) of known class; both sides are L2-normalised here.
+        bank: features (N, C) of known class; normalised in place.
         classes: (N,) of the bank, from 0.
-        queries: features (Q, C).
-        k: neighbours that vote.
-        temperature: of the weights.
+        queries: features (Q, C); normalised in place.
+        k: neighbours wanted.
+        search: torch, or faiss.
 
     Returns:
-        Classes (Q,).
+        Similarities and classes of the neighbours, both (Q, k), from the nearest on.
+
+    Raises:
+        EnvironmentFault: faiss is asked for and not installed.
     """
     import torch
-    from torch.nn.functional import normalize
 
-    bank, queries = normalize(bank, dim=1), normalize(queries, dim=1)
-    found = []
-    for chunk in queries.split(CHUNK):
-        similarity, nearest = (chunk @ bank.T).topk(k, dim=1)
-        votes = torch.zeros(len(chunk), int(classes.max()) + 1, dtype=torch.float64)
-        votes.scatter_add_(1, classes[nearest], (similarity / temperature).double().exp())
-        found.append(votes.argmax(1))
-    return torch.cat(found)
+    from tasks.common.nearest import by_faiss, by_torch
+
+    for features in (bank, queries):
+        features.div_(features.norm(dim=1, keepdim=True).clamp_min_(torch.finfo(features.dtype).eps))
+    find = by_faiss if search == "faiss" else by_torch
+    found = [find(bank, chunk, k) for chunk in queries.split(max(1, CHUNK_BYTES // (4 * len(bank))))]
+    similarity, numbers = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return similarity, classes[numbers]
+
+
+def vote(similarity: "Tensor", classes: "Tensor", num_classes: int, *, temperature: float) -> "Tensor":
+    """Rank the classes of each query by the sum of their neighbours' weights.
+
+    Args:
+        similarity: of the neighbours, (Q, k).
+        classes: of the neighbours, (Q, k).
+        num_classes: of the data set.
+        temperature: a neighbour weighs exp(similarity / temperature).
+
+    Returns:
+        The best classes from the best on, (Q, up to 5); -1 where no neighbour has another class.
+    """
+    import torch
+
+    from tasks.common.accuracy import PLACES
+
+    votes = torch.zeros(len(similarity), num_classes, dtype=torch.float64, device=similarity.device)
+    votes.scatter_add_(1, classes, (similarity.double() / temperature).exp())
+    weight, best = votes.topk(min(PLACES, num_classes), dim=1)
+    return best.masked_fill(weight <= 0, -1)

@@ -50,7 +50,8 @@ def test_a_damaged_sample_is_replaced_the_same_again(tmp_path, workers):
     assert whole == drawn(Damaged({7}), Skipped(tmp_path / "c", 10, 0.1))
     assert all(len(batch) == 4 for batch in whole)
     (line,) = [json.loads(text) for text in (tmp_path / "a" / "skipped.jsonl").read_text().splitlines()]
-    assert line == {"split": "train", "index": 7, "reason": "cannot decode image 7.png: it is cut; replace or remove it"}
+    reason = "cannot decode image 7.png: it is cut; replace or remove it"
+    assert line == {"split": "train", "index": 7, "reason": reason, "by": "training"}
 
 
 def test_other_samples_are_as_without_the_damage(tmp_path):
