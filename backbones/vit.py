@@ -79,8 +79,29 @@ class TimmViT(Stem[VitArch]):
         if self.arch.on_grid:
             raise ValueError("kept patches form no grid: windows and relative positions cannot be used with encode_kept")
         patches, _ = self._patches(images)
-        kept = patches.gather(1, ids_keep.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
-        return self.net.norm(self.net.blocks(self.net.norm_pre(self._with_prefix(kept))))
+        return self._encode(_take(patches, ids_keep))
+
+    def encode_masked(self, images: Tensor, order: Tensor, num_kept: int, mask_token: Tensor) -> Tensor:
+        """Run the network on all patches, with a mask token in the place of the removed ones, as BERT's encoder does.
+
+        Args:
+            images: (B, 3, H, W), normalised, of the size the network is built for.
+            order: (B, N) numbers of all patches, kept ones first.
+            num_kept: how many of them are kept.
+            mask_token: (1, 1, C); it takes the positions of the patches it stands for.
+
+        Returns:
+            (B, P + N, C) after the final norm, patches in the order of `order`.
+        """
+        if self.arch.on_grid:
+            raise ValueError("shuffled patches form no grid: windows and relative positions cannot be used with encode_masked")
+        patches, _ = self._patches(images)
+        places = self.positions[:, self.arch.num_prefix_rows :].expand(patches.shape[0], -1, -1)
+        kept, removed = _take(patches, order[:, :num_kept]), mask_token + _take(places, order[:, num_kept:])
+        return self._encode(torch.cat([kept, removed], dim=1))
+
+    def _encode(self, patches: Tensor) -> Tensor:
+        return self.net.norm(self.net.blocks(self.net.norm_pre(self._with_prefix(patches))))
 
     def set_sincos_positions(self) -> None:
         """Put MAE's fixed sine-cosine positions in place of the learned ones and stop training them."""
@@ -110,6 +131,11 @@ class TimmViT(Stem[VitArch]):
         # timm's Block.forward, with the grid handed to the attention.
         tokens = tokens + block.drop_path1(block.ls1(block.attn(block.norm1(tokens), grid, bias)))
         return tokens + block.drop_path2(block.ls2(block.mlp(block.norm2(tokens))))
+
+
+def _take(tokens: Tensor, ids: Tensor) -> Tensor:
+    """Some tokens of each image, in the order of `ids`."""
+    return tokens.gather(1, ids.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
 
 
 def make_net(arch: VitArch, drop_path: float = 0.0, *, initialise: bool = False) -> VisionTransformer:

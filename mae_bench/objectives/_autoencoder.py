@@ -4,6 +4,7 @@ The mask is 1 where a patch is removed and 0 where it is kept.
 Letters in shape comments: B batch, N patches, K kept, M removed (M = N - K), P prefix tokens, C width, p patch size.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -17,22 +18,22 @@ from backbones.contract import BackboneSpec
 from backbones.positions import sincos_2d
 from backbones.vit import TimmViT
 from mae_bench.core.errors import ConfigError
+from mae_bench.objectives._masks import masking
 from mae_bench.objectives._parts import TOKEN_STD, initialise, initialise_vit, to_input
+from mae_bench.objectives._targets import Components, NormalisedPixels, Pixels
 from mae_bench.objectives.mae import Config
 
 NORM_EPS = 1e-6
 """Of every LayerNorm, timm's own value for its blocks."""
-VARIANCE_EPS = 1e-6
-"""Added to a patch's variance before its root is taken (the released code)."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the decoder says about the removed patches."""
+    """What the decoder says about the removed patches, or about all of them."""
 
-    pixels: Tensor
-    """(B, M, p * p * 3), in the units of the target."""
-    ids_removed: Tensor
+    values: Tensor
+    """(B, M, D), in the units of the target; for pixels D = p * p * 3."""
+    ids: Tensor
     """(B, M) numbers of the patches predicted."""
     mask: Tensor
     """(B, N), 1 = removed."""
@@ -46,37 +47,46 @@ class MaskedAutoencoder(nn.Module):
         self.backbone, self.config = backbone, config
         spec = backbone.spec
         self.grid = (spec.image_size[0] // spec.patch_size, spec.image_size[1] // spec.patch_size)
-        self.num_kept = int(self.grid[0] * self.grid[1] * (1 - config.mask_ratio))
+        patches = self.grid[0] * self.grid[1]
+        self.num_kept = int(patches * (1 - config.mask_ratio))
         if self.num_kept < 1:
-            raise ConfigError(f"mae.mask_ratio={config.mask_ratio} keeps none of {self.grid[0] * self.grid[1]} patches; lower it")
+            raise ConfigError(f"mae.mask_ratio={config.mask_ratio} keeps none of {patches} patches; lower it")
+        self.masking = masking(config.mask, self.grid, patches - self.num_kept)
         initialise_vit(backbone)
-        self.decoder = Decoder(spec, self.grid, config)
+        self.target = _target(spec, config)
+        self.decoder = Decoder(spec, self.grid, config, self.target.dim)
+        self.mask_token: nn.Parameter | None = None
+        if config.encoder_mask_tokens:
+            self.mask_token = nn.Parameter(torch.zeros(1, 1, spec.embed_dim))
+            nn.init.normal_(self.mask_token, std=TOKEN_STD)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Loss of a batch of uint8 images (B, 3, H, W) under random masks."""
         pixels = to_input(images, self.backbone.spec)
-        noise = torch.rand(len(pixels), self.grid[0] * self.grid[1], device=pixels.device)
-        return {"reconstruction": self.loss(pixels, noise)}
+        return {"reconstruction": self.loss(pixels, self.masking(len(pixels), pixels.device))}
 
     def loss(self, pixels: Tensor, noise: Tensor) -> Tensor:
-        """Mean squared error over the removed patches.
+        """Mean squared error over the removed patches, or over all where the settings say so.
 
         Args:
             pixels: (B, 3, H, W), normalised.
             noise: (B, N); the patches with the smallest values are kept.
         """
         predicted = self.predict(pixels, noise)
-        removed = take(patchify(pixels, self.backbone.spec.patch_size), predicted.ids_removed)
-        goal = normalise_patches(removed)[0] if self.config.norm_pix_loss else removed
-        return functional.mse_loss(predicted.pixels.float(), goal)
+        patches = take(patchify(pixels, self.backbone.spec.patch_size), predicted.ids)
+        return functional.mse_loss(predicted.values.float(), self.target(patches))
 
     def predict(self, pixels: Tensor, noise: Tensor) -> Prediction:
         """Mask, encode what is left and predict what is not."""
         order = noise.argsort(dim=1)
         ids_kept, ids_removed = order[:, : self.num_kept], order[:, self.num_kept :]
-        latent = self.backbone.encode_kept(pixels, ids_kept)
-        mask = torch.ones_like(noise).scatter(1, ids_kept, 0.0)
-        return Prediction(self.decoder(latent, ids_kept, ids_removed), ids_removed, mask)
+        mask = torch.ones(noise.shape, device=noise.device).scatter(1, ids_kept, 0.0)
+        if self.mask_token is None:
+            latent = self.backbone.encode_kept(pixels, ids_kept)
+        else:
+            latent = self.backbone.encode_masked(pixels, order, self.num_kept, self.mask_token)
+        wanted = order if self.config.loss_on == "all" else ids_removed
+        return Prediction(self.decoder(latent, order, wanted.shape[1]), wanted, mask)
 
 
 class Decoder(nn.Module):
@@ -88,31 +98,36 @@ class Decoder(nn.Module):
 
     positions: Tensor
 
-    def __init__(self, spec: BackboneSpec, grid: tuple[int, int], config: Config) -> None:
+    def __init__(self, spec: BackboneSpec, grid: tuple[int, int], config: Config, target_dim: int) -> None:
         super().__init__()
         dim, self.num_prefix = config.decoder_dim, spec.num_prefix_tokens
         if dim % config.decoder_heads or dim % 4:
             raise ConfigError(f"mae.decoder_dim={dim} does not divide into {config.decoder_heads} heads and 4 parts of positions")
         blocks = [Block(dim, config.decoder_heads, qkv_bias=True) for _ in range(config.decoder_depth)]
         self.embed = nn.Linear(spec.embed_dim, dim)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.mask_token: nn.Parameter | None = None
+        if not config.encoder_mask_tokens:
+            self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.register_buffer("positions", sincos_2d(dim, grid, num_prefix=self.num_prefix))
         self.blocks = nn.ModuleList([*blocks[:-1], LastBlock(blocks[-1])])
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.head = nn.Linear(dim, spec.patch_size**2 * 3)
+        self.head = nn.Linear(dim, target_dim)
         initialise(self)
-        nn.init.normal_(self.mask_token, std=TOKEN_STD)
+        if self.mask_token is not None:
+            nn.init.normal_(self.mask_token, std=TOKEN_STD)
 
-    def forward(self, latent: Tensor, ids_kept: Tensor, ids_removed: Tensor) -> Tensor:
-        """Predict pixels (B, M, p * p * 3) from encoded tokens (B, P + K, C)."""
+    def forward(self, latent: Tensor, order: Tensor, wanted: int) -> Tensor:
+        """Predict the last `wanted` patches of `order` (B, N), (B, wanted, D), from the encoded first ones (B, P + K, C)."""
         tokens, places = self.embed(latent), self.positions[0, self.num_prefix :]
         prefix = tokens[:, : self.num_prefix] + self.positions[:, : self.num_prefix]
-        kept = tokens[:, self.num_prefix :] + places[ids_kept]
-        removed = self.mask_token + places[ids_removed]
-        tokens = torch.cat([prefix, kept, removed], dim=1)
+        encoded, encoded_ids = tokens[:, self.num_prefix :], order[:, : latent.shape[1] - self.num_prefix]
+        parts = [prefix, encoded + places[encoded_ids]]
+        if self.mask_token is not None:
+            parts.append(self.mask_token + places[order[:, encoded.shape[1] :]])
+        tokens = torch.cat(parts, dim=1)
         for block in self.blocks[:-1]:
             tokens = block(tokens)
-        return self.head(self.norm(self.blocks[-1](tokens, ids_removed.shape[1])))
+        return self.head(self.norm(self.blocks[-1](tokens, wanted)))
 
 
 class LastBlock(nn.Module):
@@ -148,11 +163,18 @@ def unpatchify(patches: Tensor, patch: int, grid: tuple[int, int]) -> Tensor:
     return tiles.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
 
 
-def normalise_patches(patches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Each patch by its own mean and (unbiased) variance; also gives that mean and deviation."""
-    mean = patches.mean(dim=-1, keepdim=True)
-    deviation = (patches.var(dim=-1, keepdim=True) + VARIANCE_EPS).sqrt()
-    return (patches - mean) / deviation, mean, deviation
+def _target(spec: BackboneSpec, config: Config) -> Pixels:
+    if config.target == "pca":
+        return Components(spec.patch_size, config.pca_dims)
+    return NormalisedPixels(spec.patch_size) if config.norm_pix_loss else Pixels(spec.patch_size)
+
+
+def prepare_target(module: nn.Module, images: Callable[[], Tensor]) -> None:
+    """Fit a target that is fitted to training images (B, 3, H, W) uint8; others look at none."""
+    autoencoder = cast(MaskedAutoencoder, module)
+    if isinstance(autoencoder.target, Components):
+        spec = autoencoder.backbone.spec
+        autoencoder.target.fit(patchify(to_input(images(), spec), spec.patch_size).flatten(0, 1))
 
 
 def take(patches: Tensor, ids: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch.nn import functional
 from backbones.contract import BackboneSpec
 from mae_bench.core.files import write_with
 from mae_bench.core.seeding import generator
-from mae_bench.objectives._autoencoder import MaskedAutoencoder, normalise_patches, patchify, take, unpatchify
+from mae_bench.objectives._autoencoder import MaskedAutoencoder, patchify, take, unpatchify
 from mae_bench.objectives._parts import to_input
 
 TITLES = ("masked", "reconstruction", "original")
@@ -49,12 +49,8 @@ def reconstruct(autoencoder: MaskedAutoencoder, images: Tensor) -> Tensor:
     predicted = autoencoder.predict(pixels, noise)
     autoencoder.train(training)
     patches = patchify(pixels, spec.patch_size)
-    painted = predicted.pixels.float()
-    if autoencoder.config.norm_pix_loss:
-        # A patch's own mean and deviation are not predicted: they are taken from the original, as is usual in such pictures.
-        _, mean, deviation = normalise_patches(take(patches, predicted.ids_removed))
-        painted = painted * deviation + mean
-    where = predicted.ids_removed.unsqueeze(-1).expand_as(painted)
+    painted = autoencoder.target.painted(predicted.values.float(), take(patches, predicted.ids))
+    where = predicted.ids.unsqueeze(-1).expand_as(painted)
     rebuilt = to_bytes(unpatchify(patches.scatter(1, where, painted), spec.patch_size, grid), spec)
     removed = predicted.mask.unflatten(1, grid).unsqueeze(1)
     removed = functional.interpolate(removed, scale_factor=spec.patch_size, mode="nearest").bool()

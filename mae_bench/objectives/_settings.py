@@ -46,6 +46,10 @@ class PretrainConfig(Config):
     """Side of the square input in pixels; None takes the architecture's own."""
     drop_path: float = Field(default=0.0, ge=0, lt=1)
     """Largest stochastic depth rate of the backbone."""
+    average_decay: float | None = Field(default=None, gt=0, lt=1)
+    """Decay of an exponential moving average of the weights, which is then what is kept; None keeps the last weights."""
+    compile: bool = False
+    """Whether torch compiles the model: faster on a GPU after a minute or two, the last digits differ."""
     cache: Literal["auto", "always", "never"] = "auto"
     """Whether decoded images stay in memory: `auto` keeps them where they take less than 512 MB."""
 
@@ -90,7 +94,8 @@ class Objective(Protocol):
     def build(backbone: "Backbone", config: Any, num_classes: int) -> "nn.Module":
         """Make what is trained: `module(batch)` gives a dict of loss terms, `module.backbone` is what is kept of it.
 
-        It is initialised from torch's current generator. A file may be a `HasPictures` as well.
+        It is initialised from torch's current generator. A file may be a `HasPictures` or
+        `HasPreparation` as well.
         """
         ...
 
@@ -102,6 +107,15 @@ class Objective(Protocol):
     @staticmethod
     def collate(samples: list[Any]) -> Any:
         """Make a batch of samples."""
+        ...
+
+
+class HasPreparation(Protocol):
+    """An objective that looks at training images before it starts."""
+
+    @staticmethod
+    def prepare(module: "nn.Module", images: "Callable[[], Tensor]") -> None:
+        """Fit what is fitted to the data; `images` gives uint8 images (B, 3, H, W) of the backbone's size."""
         ...
 
 

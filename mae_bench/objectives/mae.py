@@ -1,9 +1,9 @@
 """Masked autoencoding (arXiv 2111.06377): see a quarter of the patches, predict the pixels of the others."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mae_bench.core.errors import ConfigError
 from mae_bench.objectives._settings import PretrainConfig
@@ -23,14 +23,34 @@ class Config(PretrainConfig):
 
     mask_ratio: float = Field(default=0.75, gt=0, lt=1)
     """Share of removed patches (Figure 5); `int(N * (1 - mask_ratio))` of N are kept."""
+    mask: Literal["random", "block", "grid"] = "random"
+    """How removed patches are chosen: each by chance, in blocks as BEiT does, or three of every four (Table 1f)."""
+    encoder_mask_tokens: bool = False
+    """Whether the encoder sees a mask token for each removed patch, as BERT's does (Table 1c)."""
+    target: Literal["pixels", "pca", "tokens"] = "pixels"
+    """What is predicted of a patch (Table 1d): its pixels or its largest principal components."""
     norm_pix_loss: bool = True
-    """Whether each patch of the target is normalised by its own mean and variance (Table 1d)."""
+    """Whether each patch of pixels is normalised by its own mean and variance (Table 1d)."""
+    pca_dims: int = Field(default=96, ge=1)
+    """Principal components of a patch (section 4.1, reconstruction target)."""
+    loss_on: Literal["masked", "all"] = "masked"
+    """Whether the loss is of the removed patches or of all (footnote 1)."""
+    augmentation: Literal["none", "fixed_crop", "random_crop", "random_crop_colour"] = "random_crop"
+    """Centre crop without flip; crop of fixed size; of random size; the last with colour jitter (Table 1e)."""
     decoder_dim: int = Field(default=512, ge=4)
     """Width of the decoder (Table 1b)."""
     decoder_depth: int = Field(default=8, ge=1)
     """Blocks of the decoder (Table 1a)."""
     decoder_heads: int = Field(default=16, ge=1)
     """Attention heads of the decoder (the released code)."""
+
+    @model_validator(mode="after")
+    def _target_there_is(self) -> Self:
+        if self.target == "tokens":
+            raise ValueError("target=tokens needs the tokenizer of a discrete VAE, and none is part of this; use pixels or pca")
+        if self.target == "pca" and self.norm_pix_loss:
+            raise ValueError("target=pca takes patches as they are; set norm_pix_loss=false too")
+        return self
 
 
 RECIPES = {
@@ -67,17 +87,24 @@ def build(backbone: "Backbone", config: Config, num_classes: int) -> "nn.Module"
     from backbones.vit import TimmViT
     from mae_bench.objectives._autoencoder import MaskedAutoencoder
 
-    if not isinstance(backbone, TimmViT):
+    if not isinstance(backbone, TimmViT) or backbone.arch.on_grid or not backbone.arch.positions:
         raise ConfigError(f"mae needs a plain ViT, and {backbone.spec.name} is not one; choose another --arch")
     return MaskedAutoencoder(backbone, config)
 
 
 def sample(config: Config, spec: "BackboneSpec") -> "Callable[[Tensor, int], Any]":
     """One random crop; see `Objective.sample`."""
-    from mae_bench.objectives._parts import crop_and_flip
+    from mae_bench.objectives._crops import crops
 
-    view = crop_and_flip(config, spec)
+    view = crops(config, spec)
     return lambda image, label: view(image)
+
+
+def prepare(module: "nn.Module", images: "Callable[[], Tensor]") -> None:
+    """Find the principal components of training images, where they are the target; see `HasPreparation`."""
+    from mae_bench.objectives._autoencoder import prepare_target
+
+    prepare_target(module, images)
 
 
 def collate(samples: "list[Tensor]") -> "Tensor":

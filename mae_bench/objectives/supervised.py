@@ -38,7 +38,7 @@ class Config(PretrainConfig):
 
 RECIPES = {
     # arXiv 2111.06377, Table 11, for ViT-B: 300 epochs, drop path 0.1; ViT-L and H take `epochs=200 drop_path=0.2`.
-    # Without the moving average of weights, with which Table 11 has 82.3 % and without which its text has 82.1 %.
+    # `average_decay=null` keeps the last weights instead: 82.1 % in place of 82.3 % there.
     "paper": Config(
         epochs=300,
         batch_size=4096,
@@ -53,6 +53,7 @@ RECIPES = {
         mixup=0.8,
         cutmix=1.0,
         rand_augment="rand-m9-mstd0.5-inc1",  # RandAug (9, 0.5)
+        average_decay=0.9999,
     ),
     # About a minute and a half of one CPU core for vit_demo_patch8 on the embedded images; values found on them.
     "demo": Config(

@@ -170,7 +170,7 @@ def test_contrastive_run(data, tmp_path):
     [
         ("mea", "vit_demo_patch8", {}, "unknown objective 'mea'; did you mean mae"),
         ("mae", "vit_demo", {}, "unknown architecture 'vit_demo'; did you mean vit_demo_patch8"),
-        ("mae", "vit_demo_patch8", {"mask": "0.5"}, "unknown setting 'mask' of mae; did you mean mask_ratio"),
+        ("mae", "vit_demo_patch8", {"mask_rate": "0.5"}, "unknown setting 'mask_rate' of mae; did you mean mask_ratio"),
         ("mae", "vit_demo_patch8", {"epochs": "0"}, "mae.epochs=0"),
         ("mae", "vit_demo_patch8", {"image_size": "30"}, "30"),
         ("mae", "vit_demo_patch8", {"decoder_heads": "7"}, "decoder_dim"),
