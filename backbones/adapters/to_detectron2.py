@@ -1,52 +1,34 @@
 """A backbone of the suite as a backbone of Detectron2, alone or under ViTDet's simple feature pyramid (arXiv 2203.16527).
 
-`open_backbone` and `feature_pyramid` also work inside a LazyConfig of one's own:
-`model.backbone = L(feature_pyramid)(backbone=L(open_backbone)(source="mae.pth", window=14, rel_pos=True), out_channels=256)`.
+`open_backbone`, `feature_pyramid` and `optimizer_params` also work inside a LazyConfig of one's own. ViTDet at 1024 pixels is:
+
+    net = L(open_backbone)(source="mae.pth", image_size=(1024, 1024), window=14, rel_pos=True, drop_path=0.1)
+    model.backbone = L(feature_pyramid)(backbone=net, out_channels=256, norm="LN", square_pad=1024)
+    optimizer.params = L(optimizer_params)(base_lr="${..lr}", layer_decay=0.7, weight_decay_norm=0.0)
+
+`image_size` is what the tables of relative positions are made for, `square_pad` what every image is padded to; both are the side
+of the training crops.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-from detectron2.modeling import Backbone as Detectron2Backbone
 from detectron2.modeling import SimpleFeaturePyramid
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
-from torch import Tensor
+from detectron2.solver.build import get_default_optimizer_params
+from torch import nn
 
-from backbones.contract import Backbone, DenseOptions
+from backbones.adapters.to_detectron2_maps import FEATURE, LastMap, settle
+from backbones.contract import Backbone, BackboneSpec, DenseOptions
+from backbones.layers import layer_ids
 from mae_bench.core.errors import ConfigError
 
-FEATURE = "last_feat"
 FINEST_STRIDE = 4
 FACTORS = (4.0, 2.0, 1.0, 0.5)
 """The rescalings that SimpleFeaturePyramid can make."""
 PATCH_SIZES = (4, 8, 16, 32)
-
-
-class LastMap(Detectron2Backbone):
-    """The map of the last block, without the final norm, as Detectron2's own ViT gives it."""
-
-    def __init__(self, net: Backbone) -> None:
-        super().__init__()
-        self.net = net
-        self._out_features = [FEATURE]
-        self._out_feature_channels = {FEATURE: net.spec.embed_dim}
-        self._out_feature_strides = {FEATURE: net.spec.patch_size}
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:  # type: ignore[override]  # the base class names no argument
-        """Give `{"last_feat": (B, C, h, w)}` of normalised images (B, 3, H, W)."""
-        (features,) = self.net(images, layers=(-1,), norm=False)
-        return {FEATURE: features.map.contiguous()}
-
-    @property
-    def size_divisibility(self) -> int:
-        """Sides of the images are multiples of this."""
-        return self.net.spec.patch_size
-
-    @property
-    def padding_constraints(self) -> dict[str, int]:
-        """The same, as Detectron2 asks for it when it makes a batch."""
-        return {"size_divisibility": self.size_divisibility, "square_size": 0}
+"""Strides of a map that the pyramid can begin at."""
 
 
 class Pyramid(SimpleFeaturePyramid):
@@ -62,7 +44,9 @@ class Pyramid(SimpleFeaturePyramid):
         return {"size_divisibility": self._size_divisibility, "square_size": self._square_pad}
 
 
-def feature_pyramid(backbone: Backbone | LastMap, out_channels: int = 256, norm: str = "LN", square_pad: int = 0) -> Pyramid:
+def feature_pyramid(
+    backbone: Backbone | LastMap, out_channels: int = 256, norm: str = "LN", square_pad: int = 0, *, frozen: bool = False
+) -> Pyramid:
     """Put ViTDet's pyramid on a backbone: strides from 4 up to twice the patch, and one level more by pooling.
 
     Patch 16 gives p2 to p5 and p6, as in the paper; patch 8 gives p2 to p4 and p5.
@@ -72,17 +56,30 @@ def feature_pyramid(backbone: Backbone | LastMap, out_channels: int = 256, norm:
         out_channels: width of every level.
         norm: norm of the pyramid's convolutions, by Detectron2's name; `LN` in the paper.
         square_pad: side in pixels that every image is padded to; 0 pads a batch to its largest image, in whole strides.
+        frozen: train the pyramid alone.
 
     Raises:
-        ConfigError: the patch size is not a power of two, and Detectron2's pyramids are made of those.
+        ConfigError: the patch size is not a power of two, and Detectron2's pyramids are made of those; or a group norm whose 32
+            groups do not divide half of the width.
     """
     net = backbone if isinstance(backbone, LastMap) else LastMap(backbone)
-    factors = pyramid_factors(net.net.spec.patch_size)
+    width, factors = net.net.spec.embed_dim, pyramid_factors(net.net.spec.patch_size)
+    if norm == "GN" and FACTORS[0] in factors and width // 2 % 32:
+        raise ConfigError(
+            f"norm GN has 32 groups, which do not divide {width // 2}, half the width of {net.net.spec.name}; use LN"
+        )
+    settle(net, frozen=frozen)
     top = LastLevelMaxPool()
     pyramid = Pyramid(net, FEATURE, out_channels, factors, top_block=top, norm=norm, square_pad=square_pad)
     # The pooled level sits on the coarsest rescaled one, which Detectron2 takes to be p5 whatever the patch size.
     top.in_feature = pyramid._out_features[-2]
     return pyramid
+
+
+def pyramid_strides(patch_size: int) -> list[int]:
+    """Strides of the levels of `feature_pyramid`, the pooled one last."""
+    strides = [int(patch_size / factor) for factor in pyramid_factors(patch_size)]
+    return [*strides, 2 * strides[-1]]
 
 
 def pyramid_factors(patch_size: int) -> tuple[float, ...]:
@@ -93,52 +90,57 @@ def pyramid_factors(patch_size: int) -> tuple[float, ...]:
     """
     if patch_size not in PATCH_SIZES:
         raise ConfigError(
-            f"detection cannot take patch size {patch_size}: the strides of Detectron2's feature pyramid are powers of two; "
-            "use a backbone with patch 8 or 16"
+            f"Detectron2's pyramids have strides of powers of two, and the patches are of {patch_size} pixels; build the "
+            f"backbone with patch_size={fitting_patch(patch_size)}, which resamples its patch projection"
         )
     return tuple(factor for factor in FACTORS if patch_size / factor >= FINEST_STRIDE)
 
 
-def freeze_unused(backbone: LastMap) -> list[str]:
-    """Turn off the gradients of parameters that the map does not depend on, such as the final norm and dropped class tokens.
-
-    An optimizer would hold state for them, and distributed training waits for gradients that never come.
-
-    Returns:
-        Their names.
-    """
-    side = 2 * backbone.net.spec.patch_size
-    first = next(backbone.parameters())
-    was_training = backbone.training
-    backbone.eval()
-    output = backbone(torch.zeros(1, 3, side, side, device=first.device, dtype=first.dtype))[FEATURE]
-    learned = [(name, parameter) for name, parameter in backbone.named_parameters() if parameter.requires_grad]
-    gradients = torch.autograd.grad(output.sum(), [parameter for _, parameter in learned], allow_unused=True)
-    backbone.train(was_training)
-    unused = [(name, parameter) for (name, parameter), gradient in zip(learned, gradients, strict=True) if gradient is None]
-    for _, parameter in unused:
-        parameter.requires_grad_(False)
-    return [name for name, _ in unused]
+def fitting_patch(patch_size: int) -> int:
+    """The patch size itself where a pyramid can begin at it, else the nearest by ratio: 16 for 14."""
+    return min(PATCH_SIZES, key=lambda side: abs(math.log(side / patch_size)))
 
 
 def dense_options(
+    spec: BackboneSpec,
     image_size: tuple[int, int] | None = None,
     *,
     window: int = 0,
-    global_layers: Sequence[int] = (),
+    global_layers: Sequence[int] | None = None,
     rel_pos: bool = False,
+    keep_prefix: bool | None = None,
     drop_path: float = 0.0,
+    checkpointing: bool = False,
 ) -> DenseOptions:
-    """What Detectron2's ViT does: no prefix tokens in the blocks, positions kept as stored and resized in every forward."""
+    """What a backbone is asked for, so that it does what Detectron2's ViT does, or what it does alone.
+
+    With windows or relative positions it is Detectron2's ViT: no prefix tokens in the blocks, positions kept as stored and
+    resized in every forward without antialiasing. Without, the network computes what it computes everywhere: class token and
+    registers go through the blocks, and only the map goes on.
+
+    Args:
+        spec: of the checkpoint; patches that fit no pyramid are resampled to the nearest size that does.
+        image_size: height and width in pixels that relative positions are sized by; None is the size of the checkpoint.
+        window: side of attention windows in patches; 0 is global attention.
+        global_layers: blocks without windows; None spreads four of them, as in ViTDet.
+        rel_pos: decomposed relative positions, beginning at zero.
+        keep_prefix: False takes class token and registers away where nothing else asks for it; None keeps them where it can.
+        drop_path: largest stochastic depth rate.
+        checkpointing: compute blocks again in the backward pass.
+    """
+    alone = not (window or rel_pos)
+    patch = fitting_patch(spec.patch_size)
     return DenseOptions(
         image_size=image_size,
         stored_positions=True,
-        antialias=False,
+        antialias=alone,
         window=window,
-        global_layers=tuple(global_layers) if window else (),
+        global_layers=() if not window else spread_layers(spec.depth) if global_layers is None else tuple(global_layers),
         rel_pos=rel_pos,
-        keep_prefix=False,
+        keep_prefix=alone if keep_prefix is None else keep_prefix,
+        patch_size=None if patch == spec.patch_size else patch,
         drop_path=drop_path,
+        checkpointing=checkpointing,
     )
 
 
@@ -147,17 +149,44 @@ def spread_layers(depth: int, count: int = 4) -> tuple[int, ...]:
     return tuple(sorted({max(0, depth * (part + 1) // count - 1) for part in range(count)}))
 
 
-def open_backbone(source: str, image_size: tuple[int, int] | None = None, *, seed: int = 0, **options: Any) -> LastMap:
+def open_backbone(source: str, image_size: Sequence[int] | None = None, *, seed: int = 0, **options: Any) -> LastMap:
     """Read a checkpoint (`mae.pth`, `timm:NAME`, `random:ARCH`, ...) into a backbone that Detectron2 takes.
 
     Args:
         source: as after `-m` on the command line.
-        image_size: height and width in pixels that relative positions are sized by.
+        image_size: height and width in pixels that relative positions are sized by: those of the training crops.
         seed: for weights that the source does not give.
-        **options: the other ones of `dense_options`.
+        **options: the other ones of `dense_options`; windows alone are ViTDet's, with four blocks of global attention.
+
+    Raises:
+        ConfigError: relative positions without an image size, which would be made for that of the pretraining.
     """
     from backbones.source import open_source
 
-    net = LastMap(open_source(source).build(dense_options(image_size, **options), seed=seed))
-    freeze_unused(net)
-    return net
+    if options.get("rel_pos") and image_size is None:
+        raise ConfigError("open_backbone: rel_pos=True needs image_size=(height, width), the size of the training crops")
+    opened = open_source(source)
+    size = None if image_size is None else (image_size[0], image_size[1])
+    return LastMap(opened.build(dense_options(opened.spec, size, **options), seed=seed))
+
+
+def optimizer_params(
+    model: nn.Module, layer_decay: float, overrides: Mapping[str, Any] | None = None, **options: Any
+) -> list[dict[str, Any]]:
+    """Detectron2's parameter groups with the rate that the depth of each parameter of a wrapped backbone demands.
+
+    `get_vit_lr_decay_rate` knows positions, patches and blocks by their names, and gives class token and registers the full rate.
+
+    Args:
+        model: with one backbone of the suite somewhere inside.
+        layer_decay: `decay ** (depth + 1 - layer_id)` is the factor on the rate.
+        overrides: by name of a parameter; None spares position embeddings from weight decay, as ViTDet does for ViT-B and ViT-L.
+        **options: the other ones of `get_default_optimizer_params`.
+    """
+    layer_id, depth = layer_ids(model)
+    spared = {"pos_embed": {"weight_decay": 0.0}} if overrides is None else dict(overrides)
+
+    def rate(name: str) -> float:
+        return layer_decay ** (depth + 1 - layer_id(name))
+
+    return get_default_optimizer_params(model, overrides=spared, lr_factor_func=rate, **options)

@@ -15,6 +15,7 @@ EXTRA_OF = {
     "tabulate": "detection",
     "termcolor": "detection",
     "detectron2": "detection",
+    "faster_coco_eval": "fast",
     "mmengine": "segmentation",
     "mmcv": "segmentation",
     "mmseg": "segmentation",

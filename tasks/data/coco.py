@@ -46,6 +46,9 @@ class CocoSplit:
     categories: list[dict[str, Any]]
     """By ascending id."""
     has_masks: bool
+    federated: bool = False
+    """Whether images say only of some classes that they do not have them, as in LVIS (keys `neg_category_ids` and
+    `not_exhaustive_category_ids`), which shapes how predictions are counted."""
     skipped: list[dict[str, Any]] = field(default_factory=list)
     """`{id, kind}` of each annotation that was left out."""
     clipped: list[int] = field(default_factory=list)
@@ -110,7 +113,14 @@ def load(root: Path, which: Which) -> CocoSplit:
         raise InputError(f"{json_path}: no usable object ({some(kinds) or 'only crowds or nothing'}); correct the annotations")
     categories = sorted(data["categories"], key=lambda category: category["id"])
     return CocoSplit(
-        image_root, json_path, images, cleaned.by_image, categories, cleaned.has_masks, cleaned.skipped, cleaned.clipped
+        image_root,
+        json_path,
+        images,
+        cleaned.by_image,
+        categories,
+        cleaned.has_masks,
+        skipped=cleaned.skipped,
+        clipped=cleaned.clipped,
     )
 
 

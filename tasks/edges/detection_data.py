@@ -1,12 +1,14 @@
 """COCO data as Detectron2 takes it: its transforms, its instances; files are decoded by the suite."""
 
 import copy
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from detectron2.data import detection_utils
 from detectron2.data import transforms as T
+from detectron2.data.samplers import RepeatFactorTrainingSampler
 from detectron2.structures import BoxMode
 from pycocotools import mask as rle
 
@@ -82,7 +84,8 @@ class TrainImages(Images):
         super().__init__(split, train_augmentations(config))
         self.masks = masks
         self.classes = {category: label for label, category in enumerate(split.category_ids)}
-        self.numbers = [number for number, image in enumerate(split.images) if objects(split, image["id"])]
+        kept = [number for number, image in enumerate(split.images) if objects(split, image["id"])]
+        self.numbers = repeated(split, kept, config.repeat_threshold) if config.repeat_threshold else kept
         # As Detectron2 has it for COCO, polygons stay polygons; data with a single run-length mask becomes bitmaps.
         self.mask_format = "polygon" if masks and self._all_polygons() else "bitmask"
 
@@ -114,6 +117,29 @@ class TrainImages(Images):
             for number in self.numbers
             for truth in objects(self.split, self.split.images[number]["id"])
         )
+
+
+REPEAT_EPOCHS = 16
+"""Epochs that repeat factors are spread over, so that an image of factor 1.25 comes 20 times."""
+
+
+def repeated(split: "CocoSplit", numbers: list[int], threshold: float) -> list[int]:
+    """Numbers of images, those with rare classes more often, by Detectron2's repeat factors (arXiv 1908.03195, B.2)."""
+    known = [{"annotations": objects(split, split.images[number]["id"])} for number in numbers]
+    factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(known, threshold)
+    if bool((factors == 1).all()):
+        return numbers
+    times = (factors * REPEAT_EPOCHS).round().int().tolist()
+    return [number for number, count in zip(numbers, times, strict=True) for _ in range(count)]
+
+
+def class_weights(split: "CocoSplit", power: float) -> torch.Tensor:
+    """Weight of each class in the draw of the federated loss, (classes,): the number of images that have it, to a power."""
+    with_class = Counter(
+        category for image in split.images for category in {truth["category_id"] for truth in objects(split, image["id"])}
+    )
+    # A class without images can be drawn like one with a single image: the draw needs as many classes as it is to give.
+    return torch.tensor([float(max(with_class[category], 1)) for category in split.category_ids]) ** power
 
 
 def train_augmentations(config: "Config") -> list[T.Augmentation]:

@@ -2,16 +2,21 @@
 
 import json
 import logging
+import os
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from backbones.layers import layer_ids
 from mae_bench.core.engine import Training, train
-from mae_bench.core.files import write_json, write_text
-from mae_bench.core.seeding import seed_all
-from tasks.edges.detection_data import TrainImages, eval_images, use_masks
-from tasks.edges.detection_eval import average_precision, headline, predict
+from mae_bench.core.errors import ConfigError
+from mae_bench.core.files import write_text
+from mae_bench.core.samples import FILE
+from tasks.common.train import seeded, training_key
+from tasks.edges.detection_ap import check_evaluator
+from tasks.edges.detection_data import TrainImages, class_weights, use_masks
+from tasks.edges.detection_eval import measure
+from tasks.edges.detection_load import load_detector
 from tasks.edges.detection_model import Detector, backbone_options, build_detector, decay_exemption
-from tasks.edges.detection_pictures import draw
 
 if TYPE_CHECKING:
     from backbones.source import Source
@@ -25,17 +30,43 @@ log = logging.getLogger(__name__)
 
 def evaluate(source: "Source", data: "DataHandle", config: "Config", run: "Run") -> dict[str, float]:
     """See `tasks.suite.detection.evaluate`."""
+    config = _local(config.scaled(), run)
     train_split, val_split = cast("CocoSplit", data.split("train")), cast("CocoSplit", data.split("val"))
+    check_evaluator(val_split, fast=config.evaluator == "fast")
     note_skipped(run, train=train_split, val=val_split)
     masks = use_masks(config, train_split, val_split)
     if not masks:
-        log.info("detection without masks: AP_mask is left out")
-    backbone = source.build(backbone_options(config, source.spec), seed=run.seed)
-    seed_all(run.seed, "detection", "heads")
-    model = build_detector(backbone, config, len(train_split.classes), masks=masks)
-    key = "-".join(("detection", config.digest(), source.sha256, data.fingerprint, str(run.seed)))
-    train(training(model, train_split, config, masks=masks, key=key), run)
+        log.info("detection without masks: figures of masks are left out")
+    model = build(source, train_split, config, run, masks=masks)
+    key = training_key(source, data, config, run)
+    if config.weights is not None:
+        key += f"-{load_detector(model, config.weights)}"
+    if config.steps:
+        train(training(model, train_split, config, masks=masks, key=key), run)
     return measure(model, val_split, config, run, masks=masks)
+
+
+def build(source: "Source", split: "CocoSplit", config: "Config", run: "Run", *, masks: bool) -> Detector:
+    """The detector of a cell before training.
+
+    Raises:
+        ConfigError: the settings ask for what this kind of network does not have.
+    """
+    options = backbone_options(config, source.spec)
+    try:
+        backbone = source.build(options, seed=run.seed)
+    except ValueError as error:
+        raise ConfigError(f"detection on {source.spec.name}: {error}") from error
+    wanted = options.patch_size or source.spec.patch_size
+    if backbone.spec.patch_size != wanted:
+        raise ConfigError(
+            f"detection needs {source.spec.name} with patches of {wanted} pixels, which this kind cannot be built with"
+        )
+    weights = partial(class_weights, split, config.head.federated_power)
+    return seeded(
+        partial(build_detector, backbone, config, len(split.classes), masks=masks, class_weights=weights),
+        run,
+    )
 
 
 def training(model: Detector, split: "CocoSplit", config: "Config", *, masks: bool, key: str) -> Training:
@@ -55,23 +86,23 @@ def training(model: Detector, split: "CocoSplit", config: "Config", *, masks: bo
         no_decay=decay_exemption(model, decay_norms=config.decay_norms),
         key=key,
         title="detection: training",
+        drop_last=False,  # Detectron2's TrainingSampler runs on from one epoch into the next
+        split_unit=0 if config.head.norm in ("BN", "SyncBN") else 1,
     )
 
 
-def measure(model: Detector, split: "CocoSplit", config: "Config", run: "Run", *, masks: bool) -> dict[str, float]:
-    """Predict on a split and leave figures by class, predictions and a picture in `run.out`."""
-    found = predict(model, eval_images(split, config), run, config.eval_batch_size)
-    figures = average_precision(found, split, masks=masks)
-    write_json(run.out / "per_class.json", figures)
-    results = [{**one, "category_id": split.category_ids[one["category_id"]]} for some in found.values() for one in some]
-    write_text(run.out / "predictions.json", json.dumps(results))
-    draw(found, split, run.out / "predictions.png", masks=masks)
-    return headline(figures, split)
-
-
 def note_skipped(run: "Run", **splits: "CocoSplit") -> None:
-    """Leave the annotations that could not be used in `skipped.jsonl`, and say how many they are."""
-    lines = [json.dumps({"split": which, **entry}) + "\n" for which, split in splits.items() for entry in split.skipped]
-    if lines:
-        write_text(run.out / "skipped.jsonl", "".join(lines))
-        log.warning("detection: %d annotations are left out, listed in skipped.jsonl", len(lines))
+    """Name the annotations that could not be used in `skipped.jsonl`, and say how many they are."""
+    path = run.out / FILE
+    others = [line for line in path.read_text().splitlines() if '"by": "annotations"' not in line] if path.exists() else []
+    mine = [{"split": which, **entry, "by": "annotations"} for which, split in splits.items() for entry in split.skipped]
+    if mine:
+        write_text(path, "".join(f"{line}\n" for line in [*others, *map(json.dumps, mine)]))
+        log.warning("detection: %d annotations are left out, listed in %s", len(mine), FILE)
+
+
+def _local(config: "Config", run: "Run") -> "Config":
+    """Plain batch norms in place of synchronised ones where there is nothing to synchronise, which torch refuses on a CPU."""
+    if config.head.norm != "SyncBN" or (run.device != "cpu" and int(os.environ.get("WORLD_SIZE", "1")) > 1):
+        return config
+    return config.model_copy(update={"head": config.head.model_copy(update={"norm": "BN"})})

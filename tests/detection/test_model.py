@@ -1,7 +1,6 @@
 """The detector: its parameters' groups, its losses, and its likeness to Detectron2's own ViTDet."""
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,21 +8,20 @@ import torch
 
 pytest.importorskip("detectron2")
 
-import detectron2
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import instantiate
 from detectron2.modeling.backbone.vit import get_vit_lr_decay_rate
 from detectron2.solver.build import get_default_optimizer_params
+from detectron2.utils.events import EventStorage
 
-from backbones.contract import DenseOptions
-from backbones.layers import layer_ids
-from backbones.vit import TimmViT, adapt
+from backbones.layers import find_backbone, layer_ids
 from backbones.zoo import vit
 from mae_bench.core.optim import parameter_groups
 from mae_bench.core.seeding import seed_all
 from tasks.edges.detection_data import TrainImages
+from tasks.edges.detection_load import load_detector
 from tasks.edges.detection_model import backbone_options, build_detector, decay_exemption
 from tasks.suite.detection import RECIPES
-from tests.detection.test_adapter import detectron2_twin
+from tests.detection import native
 
 pytestmark = [
     pytest.mark.edge,
@@ -54,22 +52,23 @@ def batch(splits, settings):
     return draw
 
 
-def full_size(recipe: str, variant: str) -> Any:
+def full_size(recipe: str, num_classes: int = 80) -> Any:
     """A detector of a recipe on the meta device, which has shapes and no numbers."""
-    config, arch = RECIPES[recipe], vit.VARIANTS[variant]
-    options: DenseOptions = backbone_options(config, vit.spec_of(arch))
+    sizes = {"large": "vit_large_patch16", "huge": "vit_huge_patch14"}
+    arch = vit.VARIANTS[sizes.get(recipe.rpartition("-")[2], "vit_base_patch16")]
+    config = RECIPES[recipe]
+    if config.head.norm == "SyncBN":
+        config = config.override({"head.norm": "BN"})  # as on one process
+    spec = vit.spec_of(arch)
+    net = vit.empty(arch, spec, backbone_options(config, spec))
     with torch.device("meta"):
-        net = TimmViT(adapt(arch, options), vit.spec_of(adapt(arch, options)), options)
-        return build_detector(net, config, num_classes=80, masks=True)
+        return build_detector(net, config, num_classes, masks=True, class_weights=lambda: torch.ones(num_classes))
 
 
-def native(**net: Any) -> Any:
+def own(**net: Any) -> Any:
     """Detectron2's own model of the ViTDet configs, on the meta device."""
-    place = Path(detectron2.__file__).parent / "model_zoo" / "configs" / "common" / "models" / "mask_rcnn_vitdet.py"
-    config: Any = LazyConfig.load(str(place))
-    model = config.model
-    for key, value in net.items():
-        model.backbone.net[key] = value
+    model = native.load("common/models/mask_rcnn_vitdet.py").model
+    model.backbone.net.update(**net)
     linspace = torch.linspace
     with pytest.MonkeyPatch.context() as patch, torch.device("meta"):
         # It reads its drop path rates out of a tensor, which the meta device has no numbers for.
@@ -77,13 +76,27 @@ def native(**net: Any) -> Any:
         return instantiate(model)
 
 
+@pytest.mark.parametrize("recipe", [name for name in RECIPES if name not in ("demo",)])
+def test_every_recipe_is_built_at_full_size(recipe):
+    model = full_size(recipe, 1203 if "lvis" in recipe else 80)
+    assert find_backbone(model)[1].spec.patch_size == 16
+    stages = model.roi_heads.box_predictor
+    predictors = list(stages) if "cascade" in recipe else [stages]
+    assert len(predictors) == (3 if "cascade" in recipe else 1)
+    for one in predictors:
+        assert one.use_sigmoid_ce == one.use_fed_loss == ("lvis" in recipe)
+        assert one.cls_score.out_features == (1204 if "lvis" in recipe else 81)
+        assert one.test_topk_per_image == (300 if "lvis" in recipe else 100)
+    learned = {name for name, value in model.named_parameters() if value.requires_grad}
+    assert any("blocks.0." in name for name in learned) == (recipe != "frozen")
+
+
 @pytest.mark.parametrize(
-    ("recipe", "variant", "net"),
+    ("recipe", "net"),
     [
-        ("paper", "vit_base_patch16", {}),
+        ("paper", {}),
         (
             "paper-large",
-            "vit_large_patch16",
             {
                 "embed_dim": 1024,
                 "depth": 24,
@@ -91,20 +104,29 @@ def native(**net: Any) -> Any:
                 "window_block_indexes": [block for block in range(24) if block not in (5, 11, 17, 23)],
             },
         ),
+        (
+            "paper-huge",
+            {
+                "embed_dim": 1280,
+                "depth": 32,
+                "num_heads": 16,
+                "window_block_indexes": [block for block in range(32) if block not in (7, 15, 23, 31)],
+            },
+        ),
     ],
 )
-def test_paper_recipe_is_detectron2s_own_model(recipe, variant, net):
-    learned = {name: value for name, value in full_size(recipe, variant).named_parameters() if value.requires_grad}
+def test_paper_recipe_is_detectron2s_own_model(recipe, net):
+    learned = {name: value for name, value in full_size(recipe).named_parameters() if value.requires_grad}
     ours = {name.replace(OURS, THEIRS): tuple(value.shape) for name, value in learned.items()}
-    theirs = {name: tuple(value.shape) for name, value in native(**net).named_parameters()}
-    # Theirs holds a position for the class token that it never uses.
+    theirs = {name: tuple(value.shape) for name, value in own(**net).named_parameters()}
+    # Theirs holds a position for the class token that it never uses; MAE's ViT-H has 16 x 16 of them, for patches of 14 pixels.
     positions = ours.pop("backbone.net.pos_embed"), theirs.pop("backbone.net.pos_embed")
-    assert (positions[0][1], positions[1][1]) == (196, 197)
+    assert (positions[0][1], positions[1][1]) == (256 if "huge" in recipe else 196, 197)
     assert ours == theirs
 
 
 def test_paper_settings_are_detectron2s_own(detector):
-    ours, theirs = full_size("paper", "vit_base_patch16"), native()
+    ours, theirs = full_size("paper"), own()
     for part in ("proposal_generator", "roi_heads"):
         for name in ("batch_size_per_image", "positive_fraction", "pre_nms_topk", "post_nms_topk", "nms_thresh", "min_box_size"):
             assert getattr(getattr(ours, part), name, None) == getattr(getattr(theirs, part), name, None)
@@ -135,7 +157,7 @@ def test_anchor_sizes_follow_the_strides(detector):
 
 
 def test_every_parameter_has_the_rate_and_decay_that_detectron2_gives_it(detector, settings):
-    model = detector()
+    model = detector(config=settings.override({"window": 3, "rel_pos": True}), patch_size=16)
     layer_id, depth = layer_ids(model)
     groups = parameter_groups(
         model, settings.optim, layer_id=layer_id, depth=depth, no_decay=decay_exemption(model, decay_norms=False)
@@ -191,11 +213,12 @@ def test_a_broken_model_gives_a_loss_that_says_so(detector, batch):
     assert total.isnan() and total.requires_grad
 
 
-@pytest.mark.parametrize("changes", [{}, {"window": 3, "rel_pos": True}])
-def test_detections_and_losses_equal_those_with_detectron2s_vit(detector, settings, batch, changes):
-    ours = detector(config=settings.override(changes))
-    theirs = copy.deepcopy(ours)
-    theirs.backbone.net = detectron2_twin(theirs.backbone.net.net)
+@pytest.mark.parametrize(("side", "cascade"), [(64, False), (96, False), (96, True)])
+def test_detections_and_losses_equal_those_of_detectron2s_own_model(settings, detector, batch, tmp_path, side, cascade):
+    changes = {"image_size": side, "window": 3, "global_blocks": 2, "rel_pos": True, "head.cascade": cascade}
+    theirs = native.build(native.vitdet(side, cascade=cascade))
+    ours = detector(config=settings.override(changes), **native.FACTS)
+    load_detector(ours, str(native.write(theirs, tmp_path / "model.pth")))
     samples = batch()
     with torch.no_grad():
         found, expected = (model.eval()(copy.deepcopy(samples)) for model in (ours, theirs))
@@ -204,8 +227,10 @@ def test_detections_and_losses_equal_those_with_detectron2s_vit(detector, settin
             assert len(a) == len(b) > 0 and torch.equal(a.pred_classes, b.pred_classes)
             torch.testing.assert_close(a.pred_boxes.tensor, b.pred_boxes.tensor, rtol=1e-4, atol=1e-3)
             torch.testing.assert_close(a.scores, b.scores, rtol=1e-4, atol=1e-4)
+            assert torch.equal(a.pred_masks, b.pred_masks)
         losses = []
         for model in (ours, theirs):
             seed_all(3)
-            losses.append({name: value.item() for name, value in model.train()(copy.deepcopy(samples)).items()})
+            with EventStorage():
+                losses.append({name: value.item() for name, value in model.train()(copy.deepcopy(samples)).items()})
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)

@@ -1,6 +1,5 @@
-"""The same training by the suite's engine and by Detectron2's own trainer."""
+"""The same training by the suite's engine and by Detectron2's own trainer of its own model and parameter groups."""
 
-import copy
 import warnings
 
 import pytest
@@ -9,10 +8,7 @@ pytest.importorskip("detectron2")
 
 import torch
 from detectron2.engine import SimpleTrainer, hooks
-from detectron2.modeling.backbone.vit import get_vit_lr_decay_rate
-from detectron2.modeling.meta_arch import GeneralizedRCNN
 from detectron2.solver import LRMultiplier, WarmupParamScheduler
-from detectron2.solver.build import get_default_optimizer_params
 from fvcore.common.param_scheduler import MultiStepParamScheduler
 
 from mae_bench.core.batches import Order, Seeded
@@ -21,15 +17,17 @@ from mae_bench.core.run import Run
 from mae_bench.core.schedule import ScheduleConfig
 from mae_bench.core.seeding import seed_all
 from tasks.edges.detection_data import TrainImages
+from tasks.edges.detection_load import load_detector
 from tasks.edges.detection_model import backbone_options, build_detector
 from tasks.edges.detection_run import training
+from tests.detection import native
 
 pytestmark = [
     pytest.mark.edge,
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # pycocotools under NumPy 2
 ]
 
-STEPS, SEED = 6, 4
+SEED = 4
 
 
 def native_losses(model, split, config):
@@ -37,38 +35,52 @@ def native_losses(model, split, config):
     data = Seeded(TrainImages(split, config, masks=True), SEED)
 
     def batches():
-        order = Order(len(TrainImages(split, config, masks=True)), config.batch_size, SEED)
-        for step in range(STEPS):
+        order = Order(len(TrainImages(split, config, masks=True)), config.batch_size, SEED, drop_last=False)
+        for step in range(config.steps):
             batch = [data[key] for key in order.batch(step)]
             seed_all(SEED, "step", step, 0, 0)
             yield batch
 
-    def rate(name):
-        return get_vit_lr_decay_rate(name.replace("backbone.net.net.net.", "backbone.net."), config.optim.layer_decay, 4)
-
-    groups = get_default_optimizer_params(
-        model, base_lr=config.optim.lr, weight_decay_norm=0.0, lr_factor_func=rate, overrides={"pos_embed": {"weight_decay": 0.0}}
+    optimizer = native.optimizer(model, config.optim.layer_decay, config.optim.lr, config.optim.weight_decay)
+    schedule = config.schedule
+    drops = MultiStepParamScheduler(
+        [1.0, 0.1][: 1 + len(schedule.milestones)], milestones=list(schedule.milestones), num_updates=config.steps
     )
-    optimizer = torch.optim.AdamW(groups, lr=config.optim.lr, weight_decay=config.optim.weight_decay)
-    drops = MultiStepParamScheduler([1.0, 0.1], milestones=list(config.schedule.milestones), num_updates=STEPS)
-    warmup = WarmupParamScheduler(drops, config.schedule.warmup_start, config.schedule.warmup_steps / STEPS, "linear")
+    warmup = WarmupParamScheduler(drops, schedule.warmup_start, schedule.warmup_steps / config.steps, "linear")
     trainer = SimpleTrainer(model.train(), batches(), optimizer)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        trainer.register_hooks([hooks.LRScheduler(optimizer, LRMultiplier(optimizer, warmup, STEPS))])
-        trainer.train(0, STEPS)
+        trainer.register_hooks([hooks.LRScheduler(optimizer, LRMultiplier(optimizer, warmup, config.steps))])
+        trainer.train(0, config.steps)
     return [value for value, _ in trainer.storage.history("total_loss").values()]
 
 
-def test_losses_equal_those_of_detectron2s_trainer(backbone, splits, settings, tmp_path):
-    schedule = ScheduleConfig(kind="multistep", warmup_steps=2, warmup_start=0.001, milestones=(4,), gamma=0.1)
-    config = settings.model_copy(update={"schedule": schedule, "steps": STEPS})
-    split = splits()[0]
-    ours = build_detector(backbone(backbone_options(config, backbone().spec)), config, num_classes=2, masks=True)
-    theirs = copy.deepcopy(ours)
-    theirs.__class__ = GeneralizedRCNN
+@pytest.mark.parametrize(("steps", "cascade"), [(1, False), (20, False), (3, True)])
+def test_losses_and_weights_equal_those_of_detectron2(backbone, splits, settings, tmp_path, steps, cascade):
+    # At the peak rate from the start where there is one step, so that it changes the weights.
+    schedule = ScheduleConfig(
+        kind="multistep", warmup_steps=min(2, steps - 1), warmup_start=0.001, milestones=(15,) * (steps > 15), gamma=0.1
+    )
+    changes = {"window": 3, "global_blocks": 2, "rel_pos": True, "steps": steps, "head.cascade": cascade}
+    config = settings.override(changes).model_copy(update={"schedule": schedule})
+    split = splits(train=6)[0]
+    theirs = native.build(native.vitdet(cascade=cascade))
+    spec = backbone(**native.FACTS).spec
+    ours = build_detector(backbone(backbone_options(config, spec), **native.FACTS), config, num_classes=2, masks=True)
+    load_detector(ours, str(native.write(theirs, tmp_path / "begin.pkl")))
+    begin = {name: value.clone() for name, value in theirs.state_dict().items()}
+
     expected = native_losses(theirs, split, config)
-    found = train(training(ours, split, config, masks=True, key="parity"), Run(out=tmp_path / "run", seed=SEED)).losses
-    assert found == pytest.approx(expected, rel=1e-5)
-    for (name, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5, msg=name)
+    run = Run(out=tmp_path / "run", seed=SEED)
+    found = train(training(ours, split, config, masks=True, key="parity"), run).losses
+    assert len(found) == steps and found == pytest.approx(expected, rel=1e-5)
+
+    weights = {name.replace("backbone.net.net.net.", "backbone.net."): value for name, value in ours.state_dict().items()}
+    for name, value in theirs.state_dict().items():
+        mine = weights[name]
+        value, before = (part[:, 1:] if name.endswith("pos_embed") else part for part in (value, begin[name]))
+        torch.testing.assert_close(mine, value, rtol=1e-4, atol=1e-5, msg=name)
+        # What a step moved is equal too, and not only what it moved from.
+        moved = (value - before).abs().max()
+        if moved > 1e-6:
+            assert float((mine - value).abs().max() / moved) < 0.05, name
