@@ -174,5 +174,6 @@ def check_stored(path: Path, size: int, name: str, tensor: Tensor) -> None:
 
 def one_line(error: BaseException) -> str:
     """An exception in a message."""
-    text = (str(error).strip().splitlines() or [""])[0]
+    # torch.load says at length what its defaults are before it says what is wrong.
+    text = (str(error).rpartition("WeightsUnpickler error: ")[2].strip().splitlines() or [""])[0]
     return f"{type(error).__name__}: {text[:160]}" if text else type(error).__name__

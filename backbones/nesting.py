@@ -48,7 +48,7 @@ def unnest(where: object, content: Any, ckpt_key: str = "") -> Nested:
     path, prefix = _follow(where, content, ckpt_key) if ckpt_key else (_choose(where, content), "")
     inner = _at(content, path)
     state = _tensors(inner)
-    dropped = {str(name): "not a tensor" for name in inner if name not in state}
+    dropped = {str(name): "not a tensor" for name in dict.keys(inner) if name not in state}
     shown = ".".join(path)
     for depth, key in enumerate(path):
         around = [name for name in _at(content, path[:depth]) if name != key]
@@ -71,7 +71,7 @@ def _choose(where: object, content: dict[Any, Any]) -> Path:
         return networks[0]
     if found[()]:
         return ()
-    keys = ", ".join(str(name) for name in list(content)[:5])
+    keys = ", ".join(str(name)[:40] for name in list(content)[:5])
     raise InputError(f"{where}: no named tensors in it (its keys: {keys or 'none'}); save model.state_dict()")
 
 

@@ -95,6 +95,14 @@ def _encode(text: Any, codec: Any = "latin1") -> bytes:
     return text.encode("latin1")
 
 
+def _empty() -> bytes:
+    """How protocol 2 writes no bytes."""
+    return b""
+
+
+FOR_BYTES: dict[str, Callable[..., Any]] = {"_codecs.encode": _encode, "__builtin__.bytes": _empty}
+"""What torch.load knows by itself."""
+
 SAFE: dict[str, Callable[..., Any]] = {
     "argparse.Namespace": Namespace,
     "collections.OrderedDict": OrderedDict,
@@ -118,11 +126,9 @@ class _Plain(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """Take names of the list only."""
         full = f"{module}.{name}"
-        if full == "_codecs.encode":
-            return _encode
-        if full not in SAFE:
+        if full not in SAFE and full not in FOR_BYTES:
             raise Foreign(full)
-        return SAFE[full]
+        return SAFE.get(full) or FOR_BYTES[full]
 
     def load_build(self) -> None:
         """Give state to values only; a class among the names could be changed for the whole program else."""

@@ -52,6 +52,8 @@ class RawCheckpoint:
     """`preprocessor_config.json` beside the file, where a folder was given; empty else."""
     notes: tuple[str, ...] = ()
     """Sentences for whoever reads the record: how the file was read, where that is not plain."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What the user says of the network, by fields of its architecture (`num_heads`, `image_size`); it goes before any guess."""
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     """Shapes of the tensors outside the network."""
 
@@ -88,6 +90,20 @@ def read(path: Path, *, ckpt_key: str = "") -> RawCheckpoint:
     content = content_of(file)
     file.start_hash()
     return located(path, file, [file], content, ckpt_key)
+
+
+def read_whole(path: Path) -> RawCheckpoint:
+    """Read all named tensors of a file under their own names, without looking for a network among them.
+
+    Raises:
+        InputError: anything that is not a whole file of named tensors.
+    """
+    file = OpenFile(path)
+    nested = nesting.unnest(path, content_of(file)[0])
+    for name, tensor in nested.state.items():
+        check_stored(path, file.size, name, tensor)
+    file.verify()
+    return RawCheckpoint(path, file, nested.state, dropped=nested.dropped)
 
 
 def located(path: Path, origin: Origin, files: list[OpenFile], content: Content, ckpt_key: str) -> RawCheckpoint:

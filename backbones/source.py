@@ -72,6 +72,15 @@ class Source:
         names = ("sha256", "settings", "prefix", "config", "preprocessor", "metadata")
         return {"path": str(self._raw.path), **{name: getattr(self._raw, name) for name in names}}
 
+    @property
+    def raw(self) -> RawCheckpoint | None:
+        """What was read, with the file's own names; None for `random:ARCH`."""
+        return self._raw
+
+    def weights(self, seed: int = 0) -> Mapping[str, Tensor]:
+        """The weights by the network's names, to look at one by one: they may be mapped, so copy what is kept."""
+        return self._zoo.initial_weights(self.arch, seed) if self._weights is None else self._weights
+
     def build(self, options: DenseOptions | None = None, *, seed: int = 0) -> Backbone:
         """Make a module of its own with the weights.
 
@@ -196,7 +205,7 @@ def _read(asked: Asked, path: Path) -> RawCheckpoint:
         raw = reading.read_folder(path, ckpt_key=key) if path.is_dir() else reading.read(path, ckpt_key=key)
     if asked.told.sha256 and not raw.sha256.startswith(asked.told.sha256):
         raise InputError(f"{raw.path}: its SHA-256 is {raw.sha256}, not {asked.told.sha256}...; download the right file")
-    return raw
+    return replace(raw, facts=asked.told.given(*fragment.ARCH, "image_size"))
 
 
 def _opened(

@@ -21,13 +21,21 @@ from torch import Tensor
 DEPTH = 4
 
 
-class Absent:
-    """Stands for what programs that are not installed have put into the file."""
+# How torch.save's format before 1.6 begins; other pickles are not torch's.
+LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+
+
+class Absent(dict[Any, Any]):
+    """Stands for what programs that are not installed have put into the file: values, mappings, lists."""
 
     def __init__(self, *args: Any, **facts: Any) -> None:
         """Take anything."""
+        super().__init__()
 
     def __setstate__(self, state: Any) -> None:
+        """Take anything."""
+
+    def append(self, value: Any) -> None:
         """Take anything."""
 
 
@@ -51,12 +59,12 @@ class _Module(ModuleType):
 def content_of(handle: int) -> Any:
     """Everything in the file."""
     with os.fdopen(handle, "rb") as file:
-        plain = file.read(2)[:1] == b"\x80"
+        head = file.read(len(LEGACY))
         file.seek(0)
         try:
             return torch.load(file, map_location="cpu", weights_only=False, pickle_module=_Module("pickles"))
         except (pickle.UnpicklingError, RuntimeError):
-            if not plain:
+            if head == LEGACY or not head.startswith(b"\x80"):
                 raise
             file.seek(0)
             return _Unpickler(file, encoding="latin1").load()
