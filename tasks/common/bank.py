@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from backbones.contract import Backbone, Pool
 from mae_bench.core.errors import InputError
-from mae_bench.core.files import atomic
+from mae_bench.core.files import write_bytes
 from mae_bench.core.run import Run
 from mae_bench.core.samples import Failure, Skipped
 from mae_bench.core.seeding import generator
@@ -140,8 +140,7 @@ def _read(path: Path, skipped: Noted | None) -> Bank | None:
 
 def _write(path: Path, bank: Bank, skipped: Noted | None) -> None:
     failures = [] if skipped is None else [(failure.number, str(failure.error)) for failure in skipped.failures]
-    with atomic(path) as file:
-        save_file(bank._asdict(), file.name, {"skipped": json.dumps(failures)})
+    write_bytes(path, save(bank._asdict(), {"skipped": json.dumps(failures)}))
 
 
 @contextmanager

@@ -73,7 +73,7 @@ def test_image_size_must_fit_the_patches(source, data, tmp_path):
 
 
 def test_probes_read_features_at_another_size(source, data, tmp_path):
-    found = knn.evaluate(source, data, knn.Config(k=5, image_size=48), Run(tmp_path))
+    found = knn.evaluate(source, data, knn.Config(k=5, image_size=56), Run(tmp_path))
     assert 0 <= found["top1"] <= 100
 
 
