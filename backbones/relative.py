@@ -7,7 +7,6 @@ from functools import cache
 
 import numpy as np
 import torch
-from scipy.interpolate import make_interp_spline
 from torch import Tensor
 from torch.nn import functional
 
@@ -45,6 +44,8 @@ def resize_table(table: Tensor, old: Size, new: Size) -> Tensor:
 @cache
 def _spread(old: int, new: int) -> Tensor:
     """Share of each of `old` distances in each of `new`, (new, old), along one side; both are odd."""
+    from scipy.interpolate import make_interp_spline  # half a second that most networks do without
+
     if old == new:
         return torch.eye(old, dtype=torch.float64)
     # Steps grow by a factor that brings the farthest of the old distances to the farthest of the new.

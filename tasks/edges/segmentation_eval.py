@@ -7,43 +7,46 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import Subset
 
 from mae_bench.core.errors import InputError
 from mae_bench.core.files import write_json
 from mae_bench.core.run import Run
-from tasks.edges.segmentation_data import SegmentationData, collate
+from mae_bench.core.samples import in_order
+from tasks.data._label_maps import IGNORED
+from tasks.edges.segmentation_data import TestViews, collate
 from tasks.edges.segmentation_mmseg import IoUMetric
-from tasks.edges.segmentation_model import IGNORE, Segmenter
+from tasks.edges.segmentation_model import Segmenter
 
 AREAS = ("intersect", "union", "predicted", "true")
 """Pixels of each class, as `IoUMetric.intersect_and_union` gives them."""
 
 
-def predictions(model: Segmenter, data: SegmentationData, run: Run) -> Iterator[tuple[int, Any]]:
-    """Predict this process's share of the images one by one, in eval mode, as `SegDataSample`s; tells the progress."""
+def predictions(model: Segmenter, data: TestViews, run: Run) -> Iterator[tuple[int, Any]]:
+    """Predict this process's share of the images one by one, in eval mode and fp32, as `SegDataSample`s; tells the progress."""
     world, rank = _world()
     mine = range(rank, len(data), world)
-    images = DataLoader(
-        Subset(data, mine),  # type: ignore[arg-type]  # any map-style data
-        batch_size=1,
-        collate_fn=collate,
-        num_workers=run.workers,
-        multiprocessing_context="fork" if run.workers else None,
-    )
+    # One image a batch, whose views may differ in size.
+    images = in_order(Subset(data, mine), _views, batch_size=1, workers=run.workers)  # type: ignore[arg-type]  # map-style data
     model.eval()
     run.reporter.start("evaluating segmentation", len(mine))
     for index, batch in zip(mine, images, strict=True):
-        (sample,) = model.predict(batch)
+        sample = model.predict_views(batch)
         run.reporter.advance()
         yield index, sample
+
+
+def _views(images: list[list[dict[str, Any]]]) -> list[dict[str, list[Any]]]:
+    """Each view of the one image of a batch as a batch of its own."""
+    (views,) = images
+    return [collate([view]) for view in views]
 
 
 def areas(sample: Any, num_classes: int) -> Tensor:
     """Pixels of each class in one prediction, (4, classes) in the order of `AREAS`."""
     predicted = sample.pred_sem_seg.data.squeeze()
     true = sample.gt_sem_seg.data.squeeze().to(predicted)
-    return torch.stack(IoUMetric.intersect_and_union(predicted, true, num_classes, IGNORE)).double()
+    return torch.stack(IoUMetric.intersect_and_union(predicted, true, num_classes, IGNORED)).double()
 
 
 def scores(total: Tensor) -> dict[str, np.ndarray]:

@@ -15,13 +15,15 @@ with redirect_stdout(io.StringIO()), warnings.catch_warnings():  # prints "Could
 
 import cv2
 from mmcv.transforms import BaseTransform
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmengine.logging import MMLogger
 from mmseg.evaluation.metrics import IoUMetric
 from mmseg.registry import MODELS, TRANSFORMS
 from mmseg.structures import SegDataSample
 
-__all__ = ["TRANSFORMS", "BaseTransform", "ConfigDict", "IoUMetric", "SegDataSample", "build_model"]
+import tasks.edges.segmentation_linear  # noqa: F401  # registers the suite's own head
+
+__all__ = ["TRANSFORMS", "BaseTransform", "Config", "IoUMetric", "SegDataSample", "build_model"]
 
 # Its logger would print tables into the progress display.
 MMLogger.get_current_instance().setLevel(logging.WARNING)
@@ -34,4 +36,4 @@ def build_model(config: dict[str, Any]) -> Any:
     with warnings.catch_warnings():
         # The loss is averaged over ignored pixels too, as in mmseg's recipes; mmseg warns of this default of its own.
         warnings.filterwarnings("ignore", message="Default ``avg_non_ignore`` is False", category=UserWarning)
-        return MODELS.build(config)
+        return MODELS.build({**config, "test_cfg": ConfigDict(config["test_cfg"])})

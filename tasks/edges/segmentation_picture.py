@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from tasks.edges.segmentation_model import IGNORE
+from tasks.data._label_maps import IGNORED
 
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
@@ -28,7 +28,7 @@ class Example:
 
     image: Image.Image
     true: np.ndarray
-    """(H, W) of class numbers, `IGNORE` where nothing is asked."""
+    """(H, W) of class numbers, `IGNORED` where nothing is asked."""
     predicted: np.ndarray
     """(H, W) of class numbers."""
 
@@ -46,7 +46,7 @@ def class_colours(count: int, palette: Sequence[Sequence[int]] | None = None) ->
 def draw(examples: list[Example], classes: tuple[str, ...], colours: np.ndarray) -> Image.Image:
     """Rows of image, labels and prediction, and the legend of the classes seen in them."""
     seen = sorted({int(number) for row in examples for part in (row.true, row.predicted) for number in np.unique(part)})
-    names = [("ignored" if number == IGNORE else classes[number], number) for number in seen]
+    names = [("ignored" if number == IGNORED else classes[number], number) for number in seen]
     height = max(LINE + len(examples) * (CELL[1] + GAP), LINE * (min(len(names), MOST_NAMES) + 2))
     page = Image.new("RGB", (3 * (CELL[0] + GAP) + LEGEND_WIDTH, height), "white")
     pen, font = ImageDraw.Draw(page), ImageFont.load_default(12)

@@ -1,32 +1,42 @@
 """One cell of the segmentation task: build, train by the suite's engine, predict, measure, draw."""
 
+import hashlib
 import os
 from functools import partial
+from pathlib import Path
 
 import torch
 
-from backbones.contract import DenseOptions
 from backbones.layers import layer_ids
 from backbones.source import Source
 from mae_bench.core.engine import Training, train
-from mae_bench.core.errors import InputError
+from mae_bench.core.errors import ConfigError, InputError
 from mae_bench.core.files import write_with
-from mae_bench.core.optim import OptimConfig
+from mae_bench.core.optim import OptimConfig, no_decay_1d
 from mae_bench.core.run import Run
 from mae_bench.core.schedule import ScheduleConfig
 from tasks.common.train import seeded, training_key
 from tasks.edges import segmentation_eval as measure
 from tasks.edges import segmentation_picture as picture
-from tasks.edges.segmentation_data import SegmentationData, class_weights, collate, test_pipeline, train_pipeline
-from tasks.edges.segmentation_model import Segmenter, build_segmenter, crop_side
+from tasks.edges.segmentation_config import crop_side
+from tasks.edges.segmentation_data import SegmentationData, TestViews, class_weights, collate, test_views, train_pipeline
+from tasks.edges.segmentation_model import Segmenter, build_backbone, build_segmenter
+from tasks.edges.segmentation_weights import load_weights
 from tasks.handle import DataHandle
 from tasks.suite.segmentation import Config
 
 WARMUP_START = 1e-6
-"""Share of the peak rate that the warm-up begins at (mmseg MAE config).
+"""Share of the peak rate that the warm-up begins at (mmseg MAE config)."""
 
-mmengine's schedulers reach the peak and zero one step earlier than the suite's, at 1499 and 159,999 of 160,000 steps.
-"""
+
+class MmengineSchedule(ScheduleConfig):
+    """`LinearLR` until a step and `PolyLR` of power 1 from it, as mmengine counts them: both reach their end a step early."""
+
+    def factor(self, step: int, steps: int) -> float:
+        """Share of the peak learning rate at a step; see `ScheduleConfig.factor`."""
+        if step < self.warmup_steps:
+            return self.warmup_start + (1 - self.warmup_start) * min(1.0, step / max(1, self.warmup_steps - 1))
+        return max(0.0, 1 - (step - self.warmup_steps) / max(1, steps - self.warmup_steps - 1))
 
 
 def evaluate(source: Source, data: DataHandle, config: Config, run: Run) -> dict[str, float]:
@@ -34,14 +44,29 @@ def evaluate(source: Source, data: DataHandle, config: Config, run: Run) -> dict
     classes = data.classes
     if len(classes) < 2:
         raise InputError(f"{data.root}: segmentation needs at least two classes, and there is {len(classes)}")
+    _check_batch(config, run)
     side = crop_side(config, source.spec)
-    backbone = source.build(DenseOptions(image_size=(side, side), drop_path=config.drop_path), seed=run.seed)
-    several, weights = _several_accelerators(run), class_weights(data.split("train"), config.class_balance)
-    build = partial(build_segmenter, backbone, config, len(classes), class_weight=weights, distributed=several)
+    backbone = build_backbone(source, config, seed=run.seed)
+    weights = class_weights(data.split("train"), config.class_balance)
+    build = partial(build_segmenter, backbone, config, len(classes), class_weight=weights, distributed=_several_accelerators(run))
     model = seeded(build, run)
-    samples = SegmentationData(data.split("train"), train_pipeline(config, side))
-    train(training(model, samples, config, key=training_key(source, data, config, run)), run)
-    return _measure(model, SegmentationData(data.split("val"), test_pipeline(config, side)), run)
+    key = training_key(source, data, config, run)
+    if config.weights is not None:
+        key = hashlib.sha256(f"{key} {load_weights(model, Path(config.weights))}".encode()).hexdigest()[:16]
+    if config.steps:
+        samples = SegmentationData(data.split("train"), train_pipeline(config, side))
+        train(training(model, samples, config, key=key), run)
+    return _measure(model, TestViews(data.split("val"), *test_views(config, side)), run)
+
+
+def _check_batch(config: Config, run: Run) -> None:
+    """Batch norm of each process needs two images, where it is not synchronised."""
+    share = config.batch_size / _processes()
+    if share < 2 and not _several_accelerators(run):
+        raise ConfigError(
+            f"segmentation.batch_size={config.batch_size} is {share:g} images for each of {_processes()} processes; "
+            f"batch norm needs 2: set at least {2 * _processes()}"
+        )
 
 
 def training(model: Segmenter, samples: SegmentationData, config: Config, *, key: str) -> Training:
@@ -52,18 +77,24 @@ def training(model: Segmenter, samples: SegmentationData, config: Config, *, key
         dataset=samples,
         collate=collate,
         optim=OptimConfig(name="adamw", lr=config.lr, weight_decay=config.weight_decay, layer_decay=config.layer_decay),
-        schedule=ScheduleConfig(kind="poly", power=1.0, warmup_steps=config.warmup_steps, warmup_start=WARMUP_START),
+        schedule=MmengineSchedule(kind="poly", warmup_steps=config.warmup_steps, warmup_start=WARMUP_START),
         batch_size=config.batch_size,
         steps=config.steps,
         layer_id=layer_id,
         depth=depth,
+        no_decay=no_decay_1d if config.exempt == "1d" else positions_only,
         key=key,
         title="training segmentation",
         drop_last=False,  # mmseg's InfiniteSampler runs on from one epoch into the next
     )
 
 
-def _measure(model: Segmenter, data: SegmentationData, run: Run) -> dict[str, float]:
+def positions_only(name: str, parameter: torch.nn.Parameter) -> bool:
+    """Say which parameters have no weight decay in mmseg's configs/vit: their key `norm` fits none, since norms are called ln."""
+    return name.rpartition(".")[2] in ("pos_embed", "cls_token")
+
+
+def _measure(model: Segmenter, data: TestViews, run: Run) -> dict[str, float]:
     """Predict the validation split, leave `per_class.json` and `predictions.png`, and give the means."""
     model.to(run.device)
     classes = data.split.classes
@@ -84,4 +115,9 @@ def _measure(model: Segmenter, data: SegmentationData, run: Run) -> dict[str, fl
 
 def _several_accelerators(run: Run) -> bool:
     """Whether torchrun started several processes with an accelerator each, between which batch norms can be synchronised."""
-    return run.device != "cpu" and int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return run.device != "cpu" and _processes() > 1
+
+
+def _processes() -> int:
+    """How many processes torchrun started for this training."""
+    return int(os.environ.get("WORLD_SIZE", "1"))

@@ -25,6 +25,8 @@ NAMES = ("ground", "red", "blue")
 def settings() -> Config:
     """The segmentation task at its smallest."""
     return Config(
+        relative_table=False,
+        layer_scale=None,
         image_size=32,
         channels=8,
         aux_channels=8,

@@ -45,14 +45,12 @@ def test_padding_does_not_reach_beyond_its_patches():
     assert all(torch.equal(one, other) for one, other in zip(adapter(images), adapter(padded), strict=True))
 
 
-@pytest.mark.parametrize(("patch", "strides"), [(8, (4, 8, 16, 32)), (16, (4, 8, 16, 32)), (14, (3.5, 7, 14, 28))])
+@pytest.mark.parametrize(
+    ("patch", "strides"),
+    [(8, (4, 8, 16, 32)), (16, (4, 8, 16, 32)), (14, (3.5, 7, 14, 28)), (32, (8, 16, 32, 64)), (4, (2, 4, 8, 16))],
+)
 def test_strides_of_the_pyramid(patch, strides):
     assert tuple(patch / factor for factor in to_mmseg.rescales(patch)) == strides
-
-
-def test_patch_sizes_without_a_pyramid_are_refused():
-    with pytest.raises(ConfigError, match="patches of 32 pixels; use a backbone with one of 8, 14, 16"):
-        to_mmseg.MaeBenchBackbone(tiny_backbone(patch=32))
 
 
 def test_blocks_that_are_not_there_are_refused():

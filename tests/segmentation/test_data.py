@@ -7,18 +7,19 @@ from PIL import Image
 
 from mae_bench.core.errors import InputError
 from mae_bench.core.seeding import seed_all
-from tasks.data.ade20k import AdeSplit
+from tasks.data._label_maps import SegmentationSplit, counted_from
 from tests.segmentation.conftest import rectangles
 
 pytestmark = pytest.mark.edge
 data = pytest.importorskip("tasks.edges.segmentation_data")
 
 
-def write(folder, image, labels, **wanted):
+def write(folder, image, labels, *, first=1):
     """A split of one image, as it is on disk."""
     image.save(folder / "image.png")
     labels.save(folder / "labels.png")
-    return AdeSplit([(folder / "image.png", folder / "labels.png")], ("one", "two", "three"), None, **wanted)
+    lookup = counted_from(first, 3, ignored=(0,) if first else ())
+    return SegmentationSplit([(folder / "image.png", folder / "labels.png")], ("one", "two", "three"), None, lookup)
 
 
 def only(split, pipeline):
@@ -30,24 +31,26 @@ def test_zero_and_255_are_ignored_and_one_becomes_the_first_class(tmp_path, sett
     split = write(tmp_path, Image.new("RGB", (3, 2)), Image.fromarray(stored))
     sample = only(split, data.test_pipeline(settings, 32))["data_samples"]
     assert sample.gt_sem_seg.data.tolist() == [[[255, 0, 1], [2, 255, 0]]]
-    assert sample.reduce_zero_label is True
 
 
 def test_labels_that_begin_at_zero_stay(tmp_path, settings):
     stored = np.array([[0, 1, 2], [2, 255, 1]], np.uint8)
-    split = write(tmp_path, Image.new("RGB", (3, 2)), Image.fromarray(stored), reduce_zero_label=False)
+    split = write(tmp_path, Image.new("RGB", (3, 2)), Image.fromarray(stored), first=0)
     assert only(split, data.test_pipeline(settings, 32))["data_samples"].gt_sem_seg.data.tolist() == [stored.tolist()]
 
 
-def test_labels_equal_those_of_mmsegs_loader(tmp_path):
+@pytest.mark.parametrize("first", [0, 1])
+def test_labels_equal_those_of_mmsegs_loader(tmp_path, first):
     from mmseg.datasets.transforms import LoadAnnotations
 
     stored = np.arange(256, dtype=np.uint8).reshape(16, 16)
     Image.fromarray(stored).save(tmp_path / "labels.png")
-    info = {"seg_map_path": str(tmp_path / "labels.png"), "reduce_zero_label": True, "seg_fields": []}
+    info = {"seg_map_path": str(tmp_path / "labels.png"), "reduce_zero_label": bool(first), "seg_fields": []}
     LoadAnnotations().transform(info)
-    ours = data.network_labels(data.read_labels(str(tmp_path / "labels.png")), reduce_zero_label=True)
-    assert np.array_equal(ours, np.asarray(info["gt_seg_map"]))
+    lookup = counted_from(first, 254, ignored=(0,) if first else ())
+    known = np.frombuffer(lookup, np.uint8)[stored]
+    assert np.array_equal(known[known != 254], np.asarray(info["gt_seg_map"])[known != 254])
+    assert np.count_nonzero(known == 254) == 1 - first, "254 alone is of no class, where classes begin at 0"
 
 
 def test_palette_maps_are_numbers(tmp_path, settings):
@@ -124,7 +127,7 @@ def test_a_sample_depends_on_the_seed_alone(tmp_path, settings):
         ((8, 8), Image.new("RGB", (8, 8)), "has mode RGB in place of 8-bit numbers"),
         ((8, 8), Image.new("I;16", (8, 8), 1), "has mode I;16 in place of 8-bit numbers"),
         ((8, 8), Image.new("L", (8, 7), 1), "a label map of 8 x 7 for an image of another size"),
-        ((8, 8), Image.new("L", (8, 8), 4), r"labels beyond the 3 classes: \[3\]"),
+        ((8, 8), Image.new("L", (8, 8), 4), "labels 4 are of none of the 3 classes"),
         ((500, 1), Image.new("L", (500, 1), 1), "of 500 x 1 pixels is too thin"),
     ],
 )
