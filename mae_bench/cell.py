@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from tasks.handle import DataHandle
 
 ELAPSED = "elapsed.json"
+FEATURES = ".features"
+"""Folder of an output folder in which its cells share the features of checkpoints; no model can be called so."""
 SECONDS_BETWEEN_NOTES = 5.0
 """A kill loses at most this much of the time counted."""
 
@@ -66,13 +68,22 @@ def measure(folder: Path, key: str = "") -> None:
         workers=request.workers,
         save_seconds=request.save_seconds,
         reporter=reporter(folder),
+        cache=folder.parents[3] / FEATURES,
     )
     watched = Watched(source)
     with Clock(folder) as clock, run.reporter.live():
         found = task.evaluate(watched, data, config, run)
         session = clock.session
-    own = task.deviations(request.recipe, config, watched, run) if hasattr(task, "deviations") else ()
+    own = (*_skipped(folder), *(task.deviations(request.recipe, config, watched, run) if hasattr(task, "deviations") else ()))
     write_record(folder, make_record(request, task, watched, data, found, (clock.seconds, clock.sessions, session), own))
+
+
+def _skipped(folder: Path) -> tuple[str, ...]:
+    """A line where training images were left out."""
+    from mae_bench.core.samples import FILE, skipped_images
+
+    count = skipped_images(folder)
+    return (f"{count} damaged training images were left out; {FILE} names them",) if count else ()
 
 
 class Clock(AbstractContextManager["Clock"]):
