@@ -18,7 +18,7 @@ from backbones.contract import BackboneSpec
 from backbones.positions import sincos_2d
 from backbones.vit import TimmViT
 from mae_bench.core.errors import ConfigError
-from mae_bench.objectives._masks import masking
+from mae_bench.objectives._masks import num_kept
 from mae_bench.objectives._parts import TOKEN_STD, initialise, initialise_vit, to_input
 from mae_bench.objectives._targets import Components, NormalisedPixels, Pixels
 from mae_bench.objectives.mae import Config
@@ -47,11 +47,7 @@ class MaskedAutoencoder(nn.Module):
         self.backbone, self.config = backbone, config
         spec = backbone.spec
         self.grid = (spec.image_size[0] // spec.patch_size, spec.image_size[1] // spec.patch_size)
-        patches = self.grid[0] * self.grid[1]
-        self.num_kept = int(patches * (1 - config.mask_ratio))
-        if self.num_kept < 1:
-            raise ConfigError(f"mae.mask_ratio={config.mask_ratio} keeps none of {patches} patches; lower it")
-        self.masking = masking(config.mask, self.grid, patches - self.num_kept)
+        self.num_kept = num_kept(self.grid, config.mask_ratio)
         initialise_vit(backbone)
         self.target = _target(spec, config)
         self.decoder = Decoder(spec, self.grid, config, self.target.dim)
@@ -60,10 +56,9 @@ class MaskedAutoencoder(nn.Module):
             self.mask_token = nn.Parameter(torch.zeros(1, 1, spec.embed_dim))
             nn.init.normal_(self.mask_token, std=TOKEN_STD)
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Loss of a batch of uint8 images (B, 3, H, W) under random masks."""
-        pixels = to_input(images, self.backbone.spec)
-        return {"reconstruction": self.loss(pixels, self.masking(len(pixels), pixels.device))}
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Loss of a batch of uint8 `images` (B, 3, H, W) under the masks of `noise` (B, N)."""
+        return {"reconstruction": self.loss(to_input(batch["images"], self.backbone.spec), batch["noise"])}
 
     def loss(self, pixels: Tensor, noise: Tensor) -> Tensor:
         """Mean squared error over the removed patches, or over all where the settings say so.

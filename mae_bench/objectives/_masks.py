@@ -1,6 +1,7 @@
 """Which patches are removed: random, in blocks, or on a grid (arXiv 2111.06377, Table 1f).
 
-Every kind gives noise of shape (B, N), N = h*w; the patches with the smallest values are kept.
+Every kind gives noise of shape (N,), N = h*w; the patches with the smallest values are kept. It is drawn with the sample, so that
+an image has the same mask whatever the number of processes and micro-batches.
 """
 
 import math
@@ -12,8 +13,8 @@ from torch import Tensor
 from mae_bench.core.errors import ConfigError
 
 Grid = tuple[int, int]
-Masking = Callable[[int, torch.device], Tensor]
-"""From a batch size and a device to noise (B, N), drawn from the global generators."""
+Masking = Callable[[], Tensor]
+"""Gives noise (N,), drawn from the global generator."""
 
 LEAST_BLOCK = 16
 """Patches of the smallest block (BEiT, arXiv 2106.08254, algorithm 1)."""
@@ -23,8 +24,21 @@ GRID_RATIO = 0.75
 """What is removed when one patch of every four is kept."""
 
 
+def num_kept(grid: Grid, mask_ratio: float) -> int:
+    """Patches kept of each image, rounded down.
+
+    Raises:
+        ConfigError: none would be.
+    """
+    patches = grid[0] * grid[1]
+    kept = int(patches * (1 - mask_ratio))
+    if kept < 1:
+        raise ConfigError(f"mae.mask_ratio={mask_ratio} keeps none of {patches} patches; lower it")
+    return kept
+
+
 def masking(kind: str, grid: Grid, num_removed: int) -> Masking:
-    """Make the function that draws masks.
+    """Make the function that draws a mask.
 
     Args:
         kind: `random`, `block` or `grid`.
@@ -35,13 +49,13 @@ def masking(kind: str, grid: Grid, num_removed: int) -> Masking:
         ConfigError: a grid that does not remove three patches of every four.
     """
     if kind == "random":
-        return lambda batch, device: torch.rand(batch, grid[0] * grid[1], device=device)
+        return lambda: torch.rand(grid[0] * grid[1])
     if kind == "block":
-        return lambda batch, device: torch.stack([_blocks(grid, num_removed) for _ in range(batch)]).to(device)
+        return lambda: _blocks(grid, num_removed)
     if grid[0] % 2 or grid[1] % 2 or num_removed != GRID_RATIO * grid[0] * grid[1]:
         raise ConfigError(f"mae.mask=grid keeps one patch of every four of an even grid: set mask_ratio={GRID_RATIO}")
     regular = _grid(grid)
-    return lambda batch, device: regular.to(device).expand(batch, -1)
+    return lambda: regular
 
 
 def _grid(grid: Grid) -> Tensor:

@@ -93,11 +93,14 @@ def build(backbone: "Backbone", config: Config, num_classes: int) -> "nn.Module"
 
 
 def sample(config: Config, spec: "BackboneSpec") -> "Callable[[Tensor, int], Any]":
-    """One random crop; see `Objective.sample`."""
+    """One random crop and the noise of its mask; see `Objective.sample`."""
     from mae_bench.objectives._crops import crops
+    from mae_bench.objectives._masks import masking, num_kept
 
-    view = crops(config, spec)
-    return lambda image, label: view(image)
+    grid = (spec.image_size[0] // spec.patch_size, spec.image_size[1] // spec.patch_size)
+    removed = grid[0] * grid[1] - num_kept(grid, config.mask_ratio)
+    view, mask = crops(config, spec), masking(config.mask, grid, removed)
+    return lambda image, label: (view(image), mask())
 
 
 def prepare(module: "nn.Module", images: "Callable[[], Tensor]") -> None:
@@ -107,11 +110,12 @@ def prepare(module: "nn.Module", images: "Callable[[], Tensor]") -> None:
     prepare_target(module, images)
 
 
-def collate(samples: "list[Tensor]") -> "Tensor":
-    """A batch of images."""
+def collate(samples: "list[tuple[Tensor, Tensor]]") -> "dict[str, Tensor]":
+    """A batch of `images` (B, 3, H, W) and `noise` (B, N)."""
     import torch
 
-    return torch.stack(samples)
+    images, noise = zip(*samples, strict=True)
+    return {"images": torch.stack(images), "noise": torch.stack(noise)}
 
 
 def pictures(module: "nn.Module", images: "Tensor", out: Path) -> None:

@@ -10,7 +10,6 @@ from mae_bench.core.errors import ConfigError
 from mae_bench.objectives import mae
 from mae_bench.objectives._autoencoder import MaskedAutoencoder, patchify, unpatchify
 from mae_bench.objectives._masks import masking
-from mae_bench.objectives._parts import to_input
 from mae_bench.objectives._targets import Components, normalise_patches
 
 ARCH = VitArch(embed_dim=32, depth=2, num_heads=2, patch_size=8, mlp_dim=128, image_size=(32, 32))
@@ -215,14 +214,17 @@ def test_initialisation_is_the_papers():
     assert "decoder.positions" not in dict(model.named_parameters())
 
 
-def test_forward_takes_bytes_and_draws_masks_from_the_global_generator():
-    model = autoencoder()
-    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
-    torch.manual_seed(3)
-    (loss,) = model(images).values()
-    torch.manual_seed(3)
-    noise = torch.rand(4, PATCHES)
-    assert loss.item() == model.loss(to_input(images, model.backbone.spec), noise).item()
+def test_a_sample_has_its_own_mask():
+    """Keyed as the sample is, so that processes and micro-batches change nothing."""
+    sample, image = mae.sample(mae.RECIPES["paper"], spec_of(ARCH)), torch.zeros(3, 40, 40, dtype=torch.uint8)
+    found = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        found.append(sample(image, 0)[1])
+    assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+    batch = mae.collate([(image[:, :32, :32], noise) for noise in found])
+    (loss,) = autoencoder()(batch).values()
+    assert loss.ndim == 0 and loss.isfinite()
 
 
 def test_a_ratio_that_keeps_nothing_is_refused():
@@ -235,7 +237,8 @@ def test_a_ratio_that_keeps_nothing_is_refused():
 def test_block_masks_remove_exactly_so_many_patches(grid, removed):
     torch.manual_seed(0)
     count = int(grid[0] * grid[1] * removed)
-    noise = masking("block", grid, count)(6, torch.device("cpu"))
+    draw = masking("block", grid, count)
+    noise = torch.stack([draw() for _ in range(6)])
     masks = torch.zeros_like(noise, dtype=torch.bool).scatter(1, noise.argsort(1)[:, -count:], value=True)
     assert noise.shape == (6, grid[0] * grid[1]) and not torch.equal(masks[0], masks[1])
     if grid == (14, 14):
@@ -246,8 +249,8 @@ def test_block_masks_remove_exactly_so_many_patches(grid, removed):
 
 
 def test_grid_masks_keep_one_patch_of_every_two_by_two():
-    noise = masking("grid", (4, 6), 18)(2, torch.device("cpu"))
-    kept = {tuple(divmod(int(number), 6)) for number in noise[0].argsort()[:6]}
+    noise = masking("grid", (4, 6), 18)()
+    kept = {tuple(divmod(int(number), 6)) for number in noise.argsort()[:6]}
     assert kept == {(row, column) for row in (0, 2) for column in (0, 2, 4)}
     with pytest.raises(ConfigError, match=r"mask_ratio=0\.75"):
         masking("grid", (4, 6), 12)
@@ -257,8 +260,11 @@ def test_grid_masks_keep_one_patch_of_every_two_by_two():
 
 @pytest.mark.parametrize("mask", ["block", "grid"])
 def test_other_masks_train_too(mask):
-    images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
-    loss = autoencoder(mask=mask)(images)["reconstruction"]
+    config = mae.RECIPES["paper"].model_copy(update={"mask": mask})
+    sample = mae.sample(config, spec_of(ARCH))
+    batch = mae.collate([sample(torch.randint(0, 256, (3, 40, 40), dtype=torch.uint8), 0) for _ in range(3)])
+    assert batch["noise"].shape == (3, PATCHES)
+    loss = autoencoder(mask=mask)(batch)["reconstruction"]
     loss.backward()
     assert loss.isfinite()
 
@@ -314,7 +320,7 @@ def test_components_as_target_train():
     images = torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     mae.prepare(model, lambda: images)
     assert model.decoder.head.out_features == 6
-    model(images)["reconstruction"].backward()
+    model({"images": images, "noise": torch.rand(40, PATCHES)})["reconstruction"].backward()
 
 
 def test_a_target_that_needs_no_data_looks_at_none():
@@ -336,6 +342,6 @@ def test_augmentations(kind):
     config = mae.RECIPES["paper"].model_copy(update={"augmentation": kind})
     view = mae.sample(config, spec_of(ARCH))
     image = torch.randint(0, 256, (3, 50, 60), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    found = [view(image, 0) for _ in range(6)]
+    found = [view(image, 0)[0] for _ in range(6)]
     assert all(one.shape == (3, 32, 32) and one.dtype == torch.uint8 for one in found)
     assert (kind == "none") == all(torch.equal(found[0], one) for one in found)
