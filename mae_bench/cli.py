@@ -12,8 +12,24 @@ from rich.text import Text
 from typer.exceptions import TyperException
 
 from mae_bench import __version__
+from mae_bench.cli_ckpt import ckpt_app
+from mae_bench.cli_results import reference, table
 from mae_bench.cli_tools import HELP, data_app, doctor, setup_app, show_app
-from mae_bench.cli_words import Data, Debug, Device, Jobs, Out, Outs, Overwrite, Precision, Settings, Threads, Workers
+from mae_bench.cli_words import (
+    KINDS,
+    Data,
+    Debug,
+    Device,
+    Jobs,
+    Out,
+    Outs,
+    Overwrite,
+    Precision,
+    Settings,
+    Threads,
+    Workers,
+    warn,
+)
 from mae_bench.core.errors import ConfigError, EnvironmentFault, MaeBenchError
 from mae_bench.job import stop_at_once
 
@@ -25,9 +41,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for _name, _part in (("data", data_app), ("show", show_app), ("setup", setup_app)):
+for _name, _part in (("ckpt", ckpt_app), ("data", data_app), ("show", show_app), ("setup", setup_app)):
     app.add_typer(_part, name=_name)
-app.command("doctor")(doctor)
+for _name, _call in (("doctor", doctor), ("table", table), ("reference", reference)):
+    app.command(_name)(_call)
 
 
 @app.command()
@@ -139,33 +156,18 @@ def retry(
 
 
 @app.command()
-def table(
-    outs: Outs,
-    form: Annotated[str, typer.Option("--format", metavar="rich|md|csv|json", help="Of the output.")] = "rich",
-    everything: Annotated[bool, typer.Option("--all", help="All metrics, not the headline ones alone.")] = False,
-) -> None:
-    """The transfer table, with the cost of each cell."""
-    from results.formats import render
-    from results.table import build_table
-
-    text = render(build_table(outs, _warn, everything=everything), form, Console())
-    if text is not None:
-        typer.echo(text, nl=False)
-
-
-@app.command()
 def report(
     outs: Outs, path: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The page.")] = Path("report.html")
 ) -> None:
     """One HTML page: table, cost, losses, pictures, protocols. It loads nothing from the network."""
     from results.report import write_report
 
-    typer.echo(str(write_report(outs, path, _warn)))
+    typer.echo(str(write_report(outs, path, warn)))
 
 
 @app.command("ls")
 def list_names(
-    what: Annotated[str, typer.Argument(metavar="models|tasks|objectives|datasets|formats|recipes", help="Kind of thing.")],
+    what: Annotated[str, typer.Argument(metavar=KINDS, help="Kind of thing.")],
 ) -> None:
     """The names there are."""
     from mae_bench.listing import listing
@@ -213,10 +215,6 @@ def _command(words: list[str]) -> str:
     groups = {group.name for group in app.registered_groups}
     first = words[0] if words else ""
     return f"{first} " if first in known | groups else ""
-
-
-def _warn(line: str) -> None:
-    Console(stderr=True).print(Text(f"warning: {line}"), soft_wrap=True)
 
 
 def _say(line: str) -> None:

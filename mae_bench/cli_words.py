@@ -4,8 +4,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.text import Text
 
 ADVANCED = "Machine"
+KINDS = "models|tasks|objectives|datasets|formats|recipes|layouts"
 
 Out = Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="Folder for everything; the same one goes on.")]
 Outs = Annotated[list[Path], typer.Argument(metavar="OUT...", help="Output folders of earlier runs.")]
@@ -18,3 +21,8 @@ Workers = Annotated[int | None, typer.Option(help="Data loading processes of eac
 Jobs = Annotated[int | None, typer.Option(help="Jobs at a time: one a GPU, two on a CPU.", rich_help_panel=ADVANCED)]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.", rich_help_panel=ADVANCED)]
 Overwrite = Annotated[str, typer.Option(metavar="failed|always", help="Begin those cells anew.", rich_help_panel=ADVANCED)]
+
+
+def warn(line: str) -> None:
+    """Print a warning on standard error."""
+    Console(stderr=True).print(Text(f"warning: {line}"), soft_wrap=True)

@@ -15,6 +15,7 @@ OBJECTIVES = "mae_bench.objectives"
 DATASETS = "tasks.data"
 FORMATS = "backbones.formats"
 ZOO = "backbones.zoo"
+LAYOUTS = "results.layouts"
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,13 @@ def listing(what: str) -> list[Item]:
     rooms = {"tasks": TASKS, "objectives": OBJECTIVES, "datasets": DATASETS, "formats": FORMATS}
     if what in rooms:
         return [Item(name, summary(rooms[what], name)) for name in find.names(rooms[what])]
+    if what == "layouts":
+        return [Item(name.replace("_", "-"), summary(LAYOUTS, name)) for name in find.names(LAYOUTS)]
     if what == "models":
         return list(_models())
     if what == "recipes":
         return list(_recipes())
-    raise ConfigError(f"ls {what}: {nearest(what, [*rooms, 'models', 'recipes'])}")
+    raise ConfigError(f"ls {what}: {nearest(what, [*rooms, 'models', 'recipes', 'layouts'])}")
 
 
 def summary(room: str, name: str) -> str:

@@ -4,20 +4,16 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable
 
 from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from mae_bench.core.config import nearest
-from mae_bench.core.errors import ConfigError
 from results.labels import RowKey
 from results.names import plain
 from results.table import Group, Table
 
-FORMATS = ("rich", "md", "csv", "json")
 COMPARABLE = "A column holds numbers of one protocol only; the settings of each are in its cells' record.json."
 
 
@@ -26,21 +22,6 @@ def clock(seconds: float) -> str:
     whole = round(seconds)
     hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def render(table: Table, name: str, console: Console) -> str | None:
-    """A table in one format; None where it was drawn on the console.
-
-    Raises:
-        ConfigError: there is no such format.
-    """
-    texts: dict[str, Callable[[Table], str]] = {"md": to_markdown, "csv": to_csv, "json": to_json}
-    if name not in FORMATS:
-        raise ConfigError(f"unknown format {name!r}; {nearest(name, list(FORMATS))}")
-    if name == "rich":
-        show_table(table, console)
-        return None
-    return texts[name](table)
 
 
 def show_table(table: Table, console: Console) -> None:
@@ -92,7 +73,7 @@ def to_csv(table: Table) -> str:
     writer = csv.DictWriter(file, fieldnames=list(_FIELDS), lineterminator="\n")
     writer.writeheader()
     for line in flat(table):
-        writer.writerow({name: _inert(value) for name, value in line.items()})
+        writer.writerow({name: inert(value) for name, value in line.items()})
     return file.getvalue()
 
 
@@ -196,6 +177,6 @@ def _stacked(label: str) -> Text:
     return Text(label.replace(":", ":\n", 1))
 
 
-def _inert(value: str | int | float | None) -> str | int | float | None:
+def inert(value: str | int | float | None) -> str | int | float | None:
     """A text that no spreadsheet takes for a formula."""
     return "'" + value if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value

@@ -16,6 +16,8 @@ LAYERS = {
     "mae_bench.core": 0,
     "mae_bench.objectives": 2,
     "mae_bench.cli": 4,
+    "mae_bench.cli_ckpt": 4,
+    "mae_bench.cli_results": 4,
     "mae_bench.cli_tools": 4,
     "mae_bench.cli_words": 4,
     "backbones": 1,

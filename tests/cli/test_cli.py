@@ -22,6 +22,7 @@ COMMANDS = [
     "status",
     "retry",
     "table",
+    "reference",
     "report",
     "ls",
     "data demo",
@@ -125,8 +126,22 @@ def test_table_in_every_format(call, out):
     rows = list(csv.DictReader(io.StringIO(call("table", out, "--format", "csv")[1])))
     assert [row["mean"] for row in rows] == ["50.0", "25.0"]
     assert len(json.loads(call("table", out, "--format", "json")[1])["scores"]) == 2
-    code, _, error = call("table", out, "--format", "latex")
-    assert code == 2 and "known: csv, json, md, rich" in error
+    code, _, error = call("table", out, "--format", "doc")
+    assert code == 2 and "known: csv, html, json, latex, md, rich" in error
+
+
+def test_published_tables_and_numbers(call, out):
+    assert "[85.9]" in call("table", "--layout", "mae-table3", "--format", "md")[1].replace("\\", "")
+    assert "| a | " in call("table", out, "--layout", "matrix", "--format", "md")[1]
+    assert "\\toprule" in call("table", out, "--format", "latex")[1]
+    code, _, error = call("table", "--layout", "mae-tabel3")
+    assert code == 2 and "mae_table3" in error
+    code, text, _ = call("reference", "--task", "finetune", "--arch", "vit_base_patch16", "--method", "MAE", "--format", "json")
+    assert code == 0 and 83.6 in [one["value"] for one in json.loads(text)] and all(one["source"] for one in json.loads(text))
+    assert "arXiv 2111.06377 Table 5" in call("reference", "--task", "segmentation", "--format", "csv")[1]
+    assert "published numbers" in call("reference", "--metric", "mCE")[1]
+    code, _, error = call("reference", "--task", "knitting")
+    assert code == 2 and len(error.splitlines()) == 1
 
 
 def test_a_broken_record_is_a_warning_line(call, out):
@@ -151,6 +166,7 @@ def test_status_and_report(call, out, tmp_path):
         ("objectives", ("mae", "simclr", "supervised")),
         ("datasets", ("folder", "coco", "ade20k")),
         ("formats", ("mae",)),
+        ("layouts", ("mae-table1", "mae-table7", "fig5", "fig7", "fig9", "robustness", "matrix", "sweep")),
         ("recipes", ("knn:paper", "mae:demo", "detection:demo")),
     ],
 )

@@ -11,8 +11,9 @@ import pytest
 from rich.console import Console
 
 from mae_bench.core.errors import ConfigError, InputError
-from results.formats import cost_markdown, escape_markdown, render, scores_markdown, to_csv, to_json, to_markdown
+from results.formats import cost_markdown, escape_markdown, scores_markdown, to_csv, to_json, to_markdown
 from results.record import FILE
+from results.rendering import render
 from results.store import Order, write_order
 from results.table import build_table
 from tests.results.sample import Screen, make_record, place, store, store_failed
@@ -177,8 +178,8 @@ def test_markdown_escape():
 
 def test_an_unknown_format_is_named(tmp_path):
     store(tmp_path, make_record())
-    with pytest.raises(ConfigError, match=r"latex.*known: csv, json, md, rich"):
-        render(build_table([tmp_path], pytest.fail), "latex", Console())
+    with pytest.raises(ConfigError, match=r"doc.*known: csv, html, json, latex, md, rich"):
+        render(build_table([tmp_path], pytest.fail), "doc", Console())
 
 
 @pytest.mark.slow

@@ -1,0 +1,49 @@
+"""Commands about numbers: measured ones as tables, and published ones."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from mae_bench.cli_words import warn
+
+Format = Annotated[str, typer.Option("--format", metavar="rich|md|latex|csv|html|json", help="Of the output.")]
+
+
+def table(
+    outs: Annotated[list[Path] | None, typer.Argument(metavar="OUT...", help="Output folders of earlier runs.")] = None,
+    layout: Annotated[str, typer.Option(metavar="NAME", help="A published table to fill; see `ls layouts`.")] = "",
+    form: Format = "rich",
+    everything: Annotated[bool, typer.Option("--all", help="All metrics, not the headline ones alone.")] = False,
+) -> None:
+    """The transfer table, with the cost of each cell; with --layout a published table, with what was measured in it."""
+    from mae_bench.core.errors import ConfigError
+    from results.layout import make_sheets
+    from results.rendering import render, render_sheets
+    from results.table import build_table
+
+    if not outs and not layout:
+        raise ConfigError("no output folder; give one, or a --layout to see a published table")
+    found = build_table(outs or [], warn, everything=everything or (bool(layout) and layout != "matrix"))
+    text = render_sheets(make_sheets(layout, found), form, Console()) if layout else render(found, form, Console())
+    if text is not None:
+        typer.echo(text, nl=False)
+
+
+def reference(
+    task: Annotated[str, typer.Option(metavar="T", help="A task of the suite, or a word of the published protocol.")] = "",
+    arch: Annotated[str, typer.Option(metavar="A", help="vit_base_patch16 or ViT-B/16.")] = "",
+    method: Annotated[str, typer.Option(metavar="M", help="Such as MAE, or a part of the name.")] = "",
+    metric: Annotated[str, typer.Option(help="Such as top1, AP_box, mIoU.")] = "",
+    dataset: Annotated[str, typer.Option(help="A part of its name.")] = "",
+    form: Annotated[str, typer.Option("--format", metavar="rich|md|csv|json", help="Of the output.")] = "rich",
+) -> None:
+    """Published numbers, each with its source and place."""
+    from results.published import references, select
+    from results.reference_formats import render
+
+    found = select(references(), task=task, arch=arch, method=method, metric=metric, dataset=dataset)
+    text = render(found, form, Console())
+    if text is not None:
+        typer.echo(text, nl=False)
