@@ -1,31 +1,79 @@
 """Reading a COCO instances file: what breaks its structure is refused, naming the first offenders."""
 
 import json
+import resource
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mae_bench.core.errors import InputError
+from mae_bench.core.errors import EnvironmentFault, InputError
 from tasks.data import some
 
 PARTS = ("images", "annotations", "categories")
+# Measured: 6.4 bytes of memory for a byte of polygons and boxes read and cleaned, at the peak.
+MEMORY_PER_BYTE = 7
 
 
-def read(path: Path) -> dict[str, list[dict[str, Any]]]:
+def read(path: Path, name_of: Callable[[dict[str, Any]], object] | None = None) -> dict[str, list[dict[str, Any]]]:
     """Read the three lists of an instances file and check how they refer to each other.
 
+    Args:
+        path: the file.
+        name_of: gives the file name of an image that has none of its own, or None.
+
     Raises:
+        EnvironmentFault: the file needs more memory than there is.
         InputError: cut or foreign JSON, wrong or duplicate ids, references to nothing, unsafe file names.
     """
+    _check_memory(path)
     data = _parse(path)
     _check_shape(path, data)
     for part in PARTS:
         _check_ids(path, part, data[part])
+    if name_of is not None:
+        for image in data["images"]:
+            image.setdefault("file_name", name_of(image))
     _check_categories(path, data["categories"])
     _check_images(path, data["images"])
     _check_references(path, data)
     return {part: data[part] for part in PARTS}
+
+
+def _check_memory(path: Path) -> None:
+    """A file that does not fit would end in a process killed without a word."""
+    need, free = path.stat().st_size * MEMORY_PER_BYTE, free_memory()
+    if free is not None and need > free:
+        raise EnvironmentFault(
+            f"{path} has {path.stat().st_size / 2**20:.0f} MB and takes about {need / 2**20:.0f} MB of memory to be read, and "
+            f"{free / 2**20:.0f} MB are free; use a machine with more memory, or a part of the annotations"
+        )
+
+
+def free_memory() -> int | None:
+    """Bytes that this process may still take: of the machine, of its control group, and of its own limit; None if unknown."""
+    found = [_meminfo(), _control_group()]
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY:
+        used = int(_text(Path("/proc/self/statm")).split()[0] or 0) * resource.getpagesize()
+        found.append(limit - used)
+    known = [number for number in found if number is not None]
+    return min(known) if known else None
+
+
+def _meminfo() -> int | None:
+    lines = dict(line.split(":") for line in _text(Path("/proc/meminfo")).splitlines())
+    return int(lines["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in lines else None
+
+
+def _control_group() -> int | None:
+    limit, used = (_text(Path(f"/sys/fs/cgroup/memory.{name}")).strip() for name in ("max", "current"))
+    return int(limit) - int(used) if limit.isdigit() and used.isdigit() else None
+
+
+def _text(path: Path) -> str:
+    """The content of a file of the system; nothing where there is none."""
+    return path.read_text() if path.is_file() else ""
 
 
 def _parse(path: Path) -> Any:

@@ -7,7 +7,7 @@ format works: polygons or run-length masks or boxes alone, crowd regions, images
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from PIL import Image
@@ -103,7 +103,23 @@ def load(root: Path, which: Which) -> CocoSplit:
         InputError: broken structure, missing images, sizes that differ, or no usable object.
     """
     json_path, image_root = _locate(root, which)
-    data = _coco_json.read(json_path)
+    return make_split(json_path, image_root, _coco_json.read(json_path))
+
+
+def make_split(
+    json_path: Path, image_root: Path, data: Mapping[str, list[dict[str, Any]]], *, federated: bool = False
+) -> CocoSplit:
+    """Make a split of the content of an annotation file, after looking at the image files.
+
+    Args:
+        json_path: for messages and the fingerprint.
+        image_root: what file names are relative to.
+        data: what `_coco_json.read` gives.
+        federated: see `CocoSplit.federated`.
+
+    Raises:
+        InputError: missing images, sizes that differ, or no usable object.
+    """
     images = sorted(data["images"], key=lambda image: image["id"])
     _check_files(json_path, image_root, images)
     _check_sizes(json_path, image_root, images)
@@ -119,6 +135,7 @@ def load(root: Path, which: Which) -> CocoSplit:
         cleaned.by_image,
         categories,
         cleaned.has_masks,
+        federated=federated,
         skipped=cleaned.skipped,
         clipped=cleaned.clipped,
     )
@@ -147,12 +164,17 @@ def _with_year(folder: Path, stem: str, suffix: str, *, near: Path | None = None
 
 
 def _check_files(json_path: Path, image_root: Path, images: list[dict[str, Any]]) -> None:
-    """One listing of the folder answers for all images; only names in deeper folders are asked for one by one."""
-    present = {entry.name for entry in image_root.iterdir()} if image_root.is_dir() else set()
+    """One listing of each folder answers for all its images."""
     names = [image["file_name"] for image in images]
-    missing = [name for name in names if name not in present and not (image_root / name).is_file()]
+    folders = {str(PurePosixPath(name).parent) for name in names}
+    present = {folder: {entry.name for entry in _entries(image_root / folder)} for folder in folders}
+    missing = [name for name in names if PurePosixPath(name).name not in present[str(PurePosixPath(name).parent)]]
     if missing:
         raise InputError(f"{json_path}: {len(missing)} images are not in {image_root}: {some(missing)}; add the files")
+
+
+def _entries(folder: Path) -> Iterable[Path]:
+    return folder.iterdir() if folder.is_dir() else ()
 
 
 def _check_sizes(json_path: Path, image_root: Path, images: list[dict[str, Any]]) -> None:

@@ -1,14 +1,17 @@
 import json
 import shutil
+import tracemalloc
 from contextlib import redirect_stdout
 from io import StringIO
 
 import pytest
 from PIL import Image
 
-from mae_bench.core.errors import InputError
+from mae_bench.core.errors import EnvironmentFault, InputError
+from tasks.data import _coco_json
 from tasks.data import coco as layout
 from tasks.data._coco_json import leaves_folder
+from tasks.data._coco_objects import clean
 
 SQUARE = {"size": [30, 40], "counts": [4 * 30 + 5, 12, 18, 12, 30 * 40 - 4 * 30 - 5 - 12 - 18 - 12]}
 
@@ -161,6 +164,32 @@ def test_D18_crowds_and_empty_images_are_kept(coco, save_image):
     split = layout.load(coco.root, "train")
     assert split.annotations[7] == []
     assert split.annotations[5][0]["iscrowd"] == 1 and split.annotations[5][0]["segmentation"] == SQUARE
+
+
+def test_D20_a_file_that_does_not_fit_is_refused_before_it_is_read(coco, monkeypatch):
+    path = coco.write() / "annotations/instances_train2017.json"
+    size = path.stat().st_size
+    monkeypatch.setattr(_coco_json, "_parse", lambda path: pytest.fail("the file was read"))
+    monkeypatch.setattr(_coco_json, "free_memory", lambda: size * _coco_json.MEMORY_PER_BYTE - 1)
+    with pytest.raises(EnvironmentFault, match=r"instances_train2017\.json has 0 MB and takes about 0 MB of memory"):
+        layout.load(coco.root, "train")
+
+
+def test_D20_reading_stays_within_the_stated_memory(coco):
+    polygon = [[round(0.37 * number % 29, 2) for number in range(40)]]
+    coco.content["annotations"] = [coco.object(number, segmentation=polygon) for number in range(1, 4000)]
+    path = coco.write() / "annotations/instances_train2017.json"
+    tracemalloc.start()
+    try:
+        data = _coco_json.read(path)
+        cleaned = clean(data["images"], data["annotations"])
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(cleaned.by_image[5]) == 3999
+    assert peak < _coco_json.MEMORY_PER_BYTE * path.stat().st_size
+    free = _coco_json.free_memory()
+    assert free is None or free > path.stat().st_size
 
 
 def test_I19_nothing_usable_is_refused_with_the_reason(coco):
