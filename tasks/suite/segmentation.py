@@ -1,12 +1,13 @@
 """Semantic segmentation: UPerNet trained on the backbone (arXiv 2111.06377 Table 5) or a linear head, measured by mIoU."""
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.contract import Metric
 from tasks.suite._segmentation_settings import Config
 
 if TYPE_CHECKING:
-    from backbones.contract import BackboneSpec
     from backbones.source import Source
     from mae_bench.core.run import Run
     from tasks.handle import DataHandle
@@ -106,6 +107,15 @@ RECIPES: dict[str, Config] = {
 
 DEVIATIONS: tuple[str, ...] = ("images are decoded by Pillow and not turned by their orientation tag; mmseg decodes by OpenCV",)
 """Where the recipes of the paper differ from what they are named after; every record of them says so."""
+DEVIATIONS_OF: dict[str, tuple[str, ...]] = {
+    "paper-large": ("no recipe of MAE ViT-L is released: this is BEiT-L's rate, layer decay and drop path",),
+    "paper-100ep": ("the paper searched the rate for each entry; here it is mmseg's",),
+    "linear": ("crops are whole patches; DINOv2 crops 512 pixels and pads each crop to whole patches",),
+    "linear-ms": ("crops are whole patches; DINOv2 crops 640 pixels and pads each crop to whole patches",),
+    "frozen": ("no published recipe",),
+    "fast": ("no published recipe: a tenth of the steps of paper",),
+}
+"""The same of single recipes."""
 
 MADE_FOR = {"paper": (768, 12), "paper-ms": (768, 12), "paper-100ep": (768, 12), "paper-large": (1024, 24)}
 """Width and depth of the network that a recipe was made for."""
@@ -116,23 +126,24 @@ REQUIRES = ("mmseg", "mmengine", "mmcv")
 SELECTION = "last step"
 
 
-def deviations(recipe: str, config: Config, spec: "BackboneSpec", run: "Run") -> tuple[str, ...]:
+def deviations(recipe: str, config: Config, source: "Source", run: "Run") -> tuple[str, ...]:
     """What of this very cell differs from the recipe's own words, beside `DEVIATIONS`."""
-    found = []
+    spec, found = source.spec, []
     wanted = MADE_FOR.get(recipe)
     if wanted is not None and wanted != (spec.embed_dim, spec.depth):
         made_for = f"a width of {wanted[0]} and {wanted[1]} blocks"
         found.append(f"{recipe} was made for {made_for}; {spec.name} has {spec.embed_dim} and {spec.depth}")
-    if recipe == "paper-large":
-        found.append("no recipe of MAE ViT-L is released: this is BEiT-L's rate, layer decay and drop path")
-    if recipe == "paper-100ep":
-        found.append("the paper searched the rate for each entry; here it is mmseg's")
     if recipe.startswith("paper") and run.precision != "fp32":
         found.append(
             f"trained in {run.precision}; mmseg's run most likely in fp32, since mmengine does not read its fp16 setting"
         )
     if config.weights is not None:
-        found.append(f"began as {config.weights}")
+        from backbones.reading import read_whole
+
+        found.append(f"the segmentor began as {config.weights}, sha256 {read_whole(Path(config.weights)).sha256}")
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes > 1 and run.device == "cpu":
+        found.append(f"batch norms of {processes} processes are not synchronised on a CPU")
     return tuple(found)
 
 

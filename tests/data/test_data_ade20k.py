@@ -53,12 +53,67 @@ def test_classes_of_the_release(ade20k):
         '{"classes": "abc"}',
         '{"classes": ["x", "y", "z"], "palette": [[0, 0, 0]]}',
         '{"classes": ["x"], "palette": [[0, 0, 256]]}',
+        '{"classes": ["x", ""]}',
+        '{"classes": ["x"], "first_label": 2}',
+        '{"classes": ["x"], "first_label": true}',
+        '{"classes": ["x"], "colors": []}',
     ],
 )
 def test_bad_list_of_classes(ade20k, content):
     (ade20k / "classes.json").write_text(content)
     with pytest.raises(InputError, match=r"classes\.json"):
         layout.load(ade20k, "train")
+
+
+def test_classes_one_a_line(ade20k):
+    (ade20k / "classes.txt").write_text("\ufeffwall\n\n sky \r\ntree\n", encoding="utf-8")
+    split = layout.load(ade20k, "train")
+    assert split.classes == ("wall", "sky", "tree") and split.texts() == (ade20k / "classes.txt",)
+
+
+@pytest.mark.parametrize("name", ["objectInfo150.txt", "classes.txt"])
+def test_class_names_that_are_not_utf_8(ade20k, name):
+    (ade20k / name).write_bytes(b"Idx\tRatio\tTrain\tVal\tName\n1\t0\t0\t0\tcaf\xe9\n")
+    with pytest.raises(InputError, match=rf"{name} is not UTF-8 text \(byte \d+\); save it as UTF-8"):
+        layout.load(ade20k, "train")
+
+
+@pytest.mark.parametrize("count", [0, 255])
+@pytest.mark.parametrize("name", ["objectInfo150.txt", "classes.txt", "classes.json"])
+def test_more_classes_than_numbers_or_none(ade20k, name, count):
+    rows = {
+        "objectInfo150.txt": "Idx\tName\n" + "".join(f"{number + 1}\tx{number}\n" for number in range(count)),
+        "classes.txt": "".join(f"x{number}\n" for number in range(count)),
+        "classes.json": json.dumps([f"x{number}" for number in range(count)]),
+    }
+    (ade20k / name).write_text(rows[name])
+    with pytest.raises(InputError, match=rf"{name} names {count} classes; .* room for 1 to 254"):
+        layout.load(ade20k, "train")
+
+
+def test_classes_that_begin_at_zero(ade20k):
+    (ade20k / "classes.json").write_text('{"classes": ["a", "b", "c", "d"], "first_label": 0}')
+    assert layout.load(ade20k, "train").labels(0)[0, :5].tolist() == [0, 1, 2, 3, 0]
+
+
+def test_S07_labels_that_one_was_taken_off_already(ade20k, save_map):
+    """0 to 2 with 255 for what was 0: read as usual, every class would be the one before it."""
+    for folder in ("training", "validation"):
+        for name in ("a", "b"):
+            save_map(ade20k / f"annotations/{folder}/{name}.png", (np.arange(1200).reshape(30, 40) % 4 + 255) % 256)
+    (ade20k / "classes.json").write_text('["a", "b", "c"]')
+    with pytest.raises(InputError, match=r'labels look counted from 0 \(0 and 255 occur, 3 does not\).*"first_label": 0'):
+        layout.load(ade20k, "train")
+    (ade20k / "classes.json").write_text('{"classes": ["a", "b", "c"], "first_label": 0}')
+    assert layout.load(ade20k, "train").labels(0)[0, :4].tolist() == [255, 0, 1, 2]
+    (ade20k / "classes.json").write_text('{"classes": ["a", "b", "c"], "first_label": 1}')
+    assert layout.load(ade20k, "train").labels(0)[0, :4].tolist() == [255, 255, 0, 1]
+
+
+def test_S07_labels_that_nothing_was_taken_off(ade20k):
+    """The maps hold 0 to 3 and 3 classes are named: 0 means not labelled, as in ADE20K."""
+    (ade20k / "classes.json").write_text('["a", "b", "c"]')
+    assert layout.load(ade20k, "train").labels(0)[0, :4].tolist() == [255, 0, 1, 2]
 
 
 @pytest.mark.parametrize("gone", ["images", "annotations/validation", "images/training"])

@@ -1,5 +1,6 @@
 """The recipes: each built at full size, and held against the published configs that mmsegmentation comes with."""
 
+import hashlib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -45,18 +46,25 @@ def test_settings_that_cannot_be_are_one_line(changes, message):
         build(Config, Config().model_dump() | changes, where="segmentation")
 
 
-def test_what_a_cell_says_of_itself():
+def test_what_a_cell_says_of_itself(tmp_path):
     def said(recipe, width=768, depth=12, precision="fp32", **changes):
-        spec = SimpleNamespace(embed_dim=width, depth=depth, name="vit_x", patch_size=16)
+        source = SimpleNamespace(spec=SimpleNamespace(embed_dim=width, depth=depth, name="vit_x", patch_size=16))
         config = RECIPES[recipe].override(changes)
-        return " | ".join(segmentation.deviations(recipe, config, cast(Any, spec), Run(Path(), precision=precision)))
+        return " | ".join(segmentation.deviations(recipe, config, cast(Any, source), Run(tmp_path, precision=precision)))
 
-    assert said("paper") == ""
+    assert said("paper") == said("paper-large", 1024, 24) == ""
     assert "paper was made for a width of 768 and 12 blocks; vit_x has 384 and 12" in said("paper", width=384)
     assert "trained in bf16" in said("paper", precision="bf16") and not said("fast", precision="bf16")
-    assert "BEiT-L's rate" in said("paper-large", 1024, 24) and "made for" not in said("paper-large", 1024, 24)
-    assert "searched the rate" in said("paper-100ep")
-    assert "began as x.pth" in said("paper", weights="x.pth")
+    torch.save({"x": torch.zeros(1)}, tmp_path / "x.pth")
+    digest = hashlib.sha256((tmp_path / "x.pth").read_bytes()).hexdigest()
+    assert f"began as {tmp_path}/x.pth, sha256 {digest}" in said("paper", weights=str(tmp_path / "x.pth"))
+
+
+def test_batch_norms_that_are_not_synchronised_are_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    source = cast(Any, SimpleNamespace(spec=SimpleNamespace(embed_dim=768, depth=12, name="vit_x")))
+    assert "2 processes" in segmentation.deviations("paper", Config(), source, Run(tmp_path))[0]
+    assert segmentation.deviations("paper", Config(), source, Run(tmp_path, device="cuda")) == ()
 
 
 @pytest.mark.edge

@@ -146,7 +146,7 @@ class TestCells:
         rows = json.loads((out / "per_class.json").read_text())["classes"]
         assert sum(row["pixels_true"] for row in rows) == sum(row["pixels_predicted"] for row in rows) == 3 * 37 * 56
 
-    def test_a_class_absent_from_val_is_left_out_of_the_mean(self, make_ade, settings, tmp_path, monkeypatch):
+    def test_S09_a_class_absent_from_val_is_left_out_of_the_mean(self, make_ade, settings, tmp_path, monkeypatch):
         """It stays in when it is predicted where another class is, with an IoU of zero, as in mmseg."""
         val = [np.where(labels == 3, 1, labels).astype(np.uint8) for labels in rectangles(3, 1)]
         root = make_ade({"training": rectangles(6, 0), "validation": val})
@@ -164,7 +164,7 @@ class TestCells:
         changes = {"batch_size": 6, "test_mode": "whole"}
         assert 0 <= self.run(root, settings.override(changes), tmp_path / "out", patch=16)["mIoU"] <= 100
 
-    def test_labels_that_are_all_ignored(self, make_ade, settings, tmp_path):
+    def test_S06_labels_that_are_all_ignored(self, make_ade, settings, tmp_path):
         """Training goes on with a loss of zero; there is nothing to measure."""
         nothing = [np.zeros((40, 40), np.uint8)] * 2
         root = make_ade({"training": nothing, "validation": nothing})
@@ -187,7 +187,7 @@ class TestCells:
 
 
 @pytest.mark.edge
-def test_windows_of_small_and_thin_images(settings):
+def test_S10_predictions_of_windows_have_the_size_of_the_image(settings):
     """A sliding window sees whole crops of training size, and its predictions come back at the image's own size."""
     model = pytest.importorskip("tasks.edges.segmentation_model")
     from tasks.edges.segmentation_mmseg import SegDataSample
