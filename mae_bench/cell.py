@@ -83,7 +83,7 @@ def _skipped(folder: Path) -> tuple[str, ...]:
     from mae_bench.core.samples import FILE, skipped_images
 
     count = skipped_images(folder)
-    return (f"{count} damaged training images were left out; {FILE} names them",) if count else ()
+    return (f"damaged training images left out: {count}, named in {FILE}",) if count else ()
 
 
 class Clock(AbstractContextManager["Clock"]):
@@ -139,7 +139,7 @@ def _open(request: Request) -> tuple[ModuleType, Config, "Source", "DataHandle"]
 
     task = load_task(request.task, request.room)
     config = build(task.Config, request.config, where=request.task)
-    source, data = open_source(request.source), open_data(request.data)
+    source, data = open_source(request.source, allow_partial=request.partial), open_data(request.data)
     now = request.model_copy(
         update={
             "sha256": source.sha256,
