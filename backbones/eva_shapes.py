@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -16,6 +17,8 @@ EVA02_GRID = (16, 16)
 DINOV3_EPS = 1e-5
 # DINOv3 stores no positions, so no size; its files were trained at 256 pixels and more, and this is what probes use.
 SIDE = 224
+# DINOv3's 7B has heads of 128, all others heads of 64 (arXiv 2508.10104, table 2; timm, models/eva.py).
+HEADS_OF_DINOV3 = {4096: 32}
 
 
 def is_timm_eva(state: Mapping[str, Tensor]) -> bool:
@@ -29,12 +32,13 @@ def is_timm_eva(state: Mapping[str, Tensor]) -> bool:
     return "blocks.0.attn.q_bias" in state or ("blocks.0.gamma_1" in state and "pos_embed" not in state)
 
 
-def arch_of(path: Path, state: Mapping[str, Tensor]) -> EvaArch:
+def arch_of(path: Path, state: Mapping[str, Tensor], **known: Any) -> EvaArch:
     """The architecture that tensors with timm's names belong to.
 
     Args:
         path: for messages.
         state: tensors by timm's names; none of them is a head's.
+        known: fields of `EvaArch` that the family fixes, whatever the shapes say.
 
     Raises:
         InputError: shapes that fit no network of this kind.
@@ -50,12 +54,13 @@ def arch_of(path: Path, state: Mapping[str, Tensor]) -> EvaArch:
     positions = "pos_embed" in state
     rope = "dinov3" if not positions else "eva02" if gated or packed else "none"
     side = SIDE // patch or 1
-    grid, prefix_positions = shapes.position_grid(path, state, num_prefix) if positions else ((side, side), False)
-    head_dim = shapes.HEAD_DIM
+    size, no_rows = known.get("image_size"), ((side, side), False)
+    grid, prefix_positions = shapes.position_grid(path, state, num_prefix, size) if positions else no_rows
+    heads = None if rope == "dinov3" else shapes.HEADS_BY_WIDTH.get(embed_dim)
     facts = {
         "embed_dim": embed_dim,
         "depth": shapes.depth(path, state),
-        "num_heads": shapes.HEADS_BY_WIDTH.get(embed_dim) or max(embed_dim // head_dim, 1),
+        "num_heads": heads or HEADS_OF_DINOV3.get(embed_dim) or max(embed_dim // shapes.HEAD_DIM, 1),
         "patch_size": patch,
         "mlp_dim": first.shape[0] * (2 if gated else 1),
         "mlp": "swiglu_split" if gated else "swiglu" if packed else "gelu",
@@ -73,8 +78,21 @@ def arch_of(path: Path, state: Mapping[str, Tensor]) -> EvaArch:
         "rope_grid": EVA02_GRID if rope == "eva02" else None,
         "final_norm": "norm.weight" in state,
         "norm_eps": DINOV3_EPS if rope == "dinov3" else 1e-6,
+        **known,
     }
     try:
         return build(EvaArch, facts, where=str(path))
     except ConfigError as error:
         raise InputError(str(error)) from None
+
+
+def assumptions(arch: EvaArch, *, heads: bool = False) -> tuple[str, ...]:
+    """What of an architecture was assumed, for the ledger; `heads` says that their number was not."""
+    notes = list(shapes.norm_notes(arch))
+    if not heads:
+        notes.insert(0, f"{arch.num_heads} heads are assumed: the file does not say how many")
+    if arch.rope == "eva02":
+        notes.append("rotary positions are EVA-02's, scaled to 16 x 16 patches: the file does not say")
+    if arch.rope == "dinov3":
+        notes.append("rotary positions are DINOv3's")
+    return tuple(notes)

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from backbones import relative
-from backbones.arch import VitArch
+from backbones.arch import Arch, VitArch
 from mae_bench.core.config import build
 from mae_bench.core.errors import ConfigError, InputError
 
@@ -24,22 +24,21 @@ _TOLD: ContextVar[tuple[int, int] | None] = ContextVar("image_size_told", defaul
 
 # Parts that mark networks which this one cannot run, so that it says so instead of leaving them out.
 FOREIGN = {
-    r"^dist_token$": "a distillation token (DeiT distilled)",
-    r"^norm_pre\.": "a norm before the blocks (CLIP)",
-    r"\.attn\.q_bias$": "separate q and v biases (BEiT)",
-    r"\.mlp\.w12\.": "a gated MLP (SwiGLU)",
     r"^patch_embed\.(backbone|conv|stem|proj\.\d)": "a convolutional stem",
     r"\.attn\.gate\.": "gated attention",
     r"\.attn\.norm\.|\.mlp\.norm\.": "norms inside attention or MLP",
-    r"\.mlp\.(w1|w2|w3|w12|gate_proj)\.": "a gated MLP in an unknown layout",
+    r"\.mlp\.(w1|w2|w3|w12|gate_proj)\.": "a gated MLP (SwiGLU) in an unknown layout",
     r"^rope|\.rope\.|\.freqs$|rope_embed": "rotary positions",
+    r"\.attn\.pool_[qkv]": "attention with pooling (MViT)",
+    r"^blocks\.\d+\.residual\.": "convolutions after blocks (ViTDet's variant)",
+    r"^patch_embed\.norm\.": "a norm of patches",
     r"\.attn\.in_proj": "torch's MultiheadAttention",
     r"^blocks\.\d+\.\d+\.": "blocks in chunks",
     r"^blocks\.\d+\.(norm1|attn|mlp)_?\d?\.\d+\.": "parallel branches in a block",
 }
 
 # Tensors that every such network has, with their number of dimensions.
-NEEDED = {"patch_embed.proj.weight": 4, "blocks.0.attn.qkv.weight": 2, "blocks.0.mlp.fc1.weight": 2}
+NEEDED = {"patch_embed.proj.weight": 4, "blocks.0.attn.qkv.weight": 2, "blocks.0.mlp.fc2.weight": 2}
 
 
 def is_timm_vit(state: Mapping[str, Tensor]) -> bool:
@@ -79,15 +78,15 @@ def arch_of(path: Path, state: Mapping[str, Tensor], **known: Any) -> VitArch:
         tensor(path, state, name, ndim)
     patch, embed_dim = patch_size(path, state), state["patch_embed.proj.weight"].shape[0]
     num_prefix = registers(state) + ("cls_token" in state)
-    kind, table_grid, table_heads = _relative(path, state)
+    kind, table_grid, table_heads = _relative(path, state, patch, known.get("image_size") or _TOLD.get())
     grid, prefix_positions = table_grid, True
     if "pos_embed" in state:
-        grid, prefix_positions = position_grid(path, state, num_prefix)
+        grid, prefix_positions = position_grid(path, state, num_prefix, known.get("image_size"))
     if grid is None:
         raise InputError(f"{path}: neither pos_embed nor relative positions: nothing tells patches from each other")
     head_norm = state.get("blocks.0.attn.q_norm.weight")
     heads = table_heads or HEADS_BY_WIDTH.get(embed_dim) or max(embed_dim // HEAD_DIM, 1)
-    hidden, last = state["blocks.0.mlp.fc1.weight"].shape[0], tensor(path, state, "blocks.0.mlp.fc2.weight", 2).shape[1]
+    hidden, last = tensor(path, state, "blocks.0.mlp.fc1.weight", 2).shape[0], state["blocks.0.mlp.fc2.weight"].shape[1]
     pre_norm = "norm_pre.weight" in state
     facts = {
         "embed_dim": embed_dim,
@@ -118,13 +117,17 @@ def arch_of(path: Path, state: Mapping[str, Tensor], **known: Any) -> VitArch:
         raise InputError(str(error)) from None
 
 
-def assumptions(arch: VitArch) -> tuple[str, ...]:
-    """What of an architecture was assumed, for the ledger."""
-    told = arch.qk_norm or arch.relative != "none" or arch.embed_dim in HEADS_BY_WIDTH
+def assumptions(arch: VitArch, *, heads: bool = False) -> tuple[str, ...]:
+    """What of an architecture was assumed, for the ledger; `heads` says that their number was not."""
+    told = heads or arch.qk_norm or arch.relative != "none" or arch.embed_dim in HEADS_BY_WIDTH
     notes = () if told else (f"{arch.num_heads} heads are assumed: the file does not say how many",)
-    if arch.final_norm:
-        return notes
-    return *notes, "no norm after the last block: the file has none, or its own follows the pooling; norm=True changes nothing"
+    return *notes, *norm_notes(arch)
+
+
+def norm_notes(arch: Arch) -> tuple[str, ...]:
+    """What to know of a network without a norm after its last block."""
+    note = "no norm after the last block: the file has none, or its own follows the pooling; norm=True changes nothing"
+    return () if arch.final_norm else (note,)
 
 
 def tensor(path: Path, state: Mapping[str, Tensor], name: str, ndim: int) -> Tensor:
@@ -161,16 +164,31 @@ def patch_size(path: Path, state: Mapping[str, Tensor]) -> int:
     return weight.shape[2]
 
 
-def position_grid(path: Path, state: Mapping[str, Tensor], num_prefix: int) -> tuple[tuple[int, int], bool]:
-    """The grid of the position embeddings, and whether the prefix tokens have rows of their own."""
+def position_grid(
+    path: Path, state: Mapping[str, Tensor], num_prefix: int, size: tuple[int, int] | None = None
+) -> tuple[tuple[int, int], bool]:
+    """The grid of the position embeddings, and whether the prefix tokens have rows of their own.
+
+    Args:
+        path: for messages.
+        state: tensors by timm's names.
+        num_prefix: number of prefix tokens.
+        size: height and width in pixels, where they are known (`image_size_told` says them, too); else the grid is a square.
+    """
+    size = size or _TOLD.get()
     rows = tensor(path, state, "pos_embed", 3).shape[1]
-    if told := _TOLD.get():
-        return _told_grid(path, told, patch_size(path, state), rows, num_prefix)
+    patch = patch_size(path, state)
     # A grid alone first: with registers, timm gives positions to patches only.
     for prefix in (0, num_prefix):
         side = math.isqrt(max(rows - prefix, 0))
-        if side and side * side == rows - prefix:
-            return (side, side), prefix > 0 or num_prefix == 0
+        grid = (size[0] // patch, size[1] // patch) if size else (side, side)
+        if side and grid[0] * grid[1] == rows - prefix:
+            return grid, prefix > 0 or num_prefix == 0
+    if size:
+        raise InputError(
+            f"{path}: {rows} position rows with {num_prefix} prefix tokens are not those of {size[0]} x {size[1]} pixels "
+            f"in patches of {patch}; give the image_size it was trained with"
+        )
     raise InputError(
         f"{path}: {rows} position rows with {num_prefix} prefix tokens are no square grid, and the file does not say which "
         "rectangle they are; add #image_size=HEIGHTxWIDTH in pixels"
@@ -179,7 +197,7 @@ def position_grid(path: Path, state: Mapping[str, Tensor], num_prefix: int) -> t
 
 @contextmanager
 def image_size_told(size: tuple[int, int] | None) -> Iterator[None]:
-    """Take position embeddings to be for a height and width in pixels, as the user says; None goes by the rows."""
+    """Take position embeddings to be for a height and width in pixels, as the user or the file's settings say."""
     token = _TOLD.set(size)
     try:
         yield
@@ -187,19 +205,9 @@ def image_size_told(size: tuple[int, int] | None) -> Iterator[None]:
         _TOLD.reset(token)
 
 
-def _told_grid(path: Path, size: tuple[int, int], patch: int, rows: int, num_prefix: int) -> tuple[tuple[int, int], bool]:
-    height, width = size
-    grid = height // patch, width // patch
-    left = rows - grid[0] * grid[1]
-    if height % patch or width % patch or left not in (0, num_prefix):
-        raise InputError(
-            f"{path}: image_size={height}x{width} in patches of {patch} pixels does not fit its {rows} position rows "
-            f"with {num_prefix} prefix tokens"
-        )
-    return grid, left > 0 or num_prefix == 0
-
-
-def _relative(path: Path, state: Mapping[str, Tensor]) -> tuple[str, tuple[int, int] | None, int | None]:
+def _relative(
+    path: Path, state: Mapping[str, Tensor], patch: int, size: tuple[int, int] | None
+) -> tuple[str, tuple[int, int] | None, int | None]:
     """Kind of relative positions, the grid of their tables and the number of heads; BEiT's only."""
     shared = f"rel_pos_bias.{relative.TABLE}"
     name = shared if shared in state else f"blocks.0.attn.{relative.TABLE}"
@@ -207,8 +215,12 @@ def _relative(path: Path, state: Mapping[str, Tensor]) -> tuple[str, tuple[int, 
         return "none", None, None
     rows, heads = tensor(path, state, name, 2).shape
     # (2h - 1) * (2w - 1) rows for distances and 3 for the class token.
-    length = math.isqrt(max(rows - relative.EXTRA, 0))
-    if length % 2 == 0 or length * length != rows - relative.EXTRA:
-        raise InputError(f"{path}: {name} has {rows} rows, which is no table of a square grid with a class token")
-    side = (length + 1) // 2
-    return "shared_table" if name == shared else "table", (side, side), heads
+    side = (math.isqrt(max(rows - relative.EXTRA, 0)) + 1) // 2
+    grid = (size[0] // patch, size[1] // patch) if size else (side, side)
+    if min(grid) < 1 or relative.table_rows(grid) != rows:
+        shown = f"{grid[0]} x {grid[1]} patches" if size else "a square grid"
+        raise InputError(
+            f"{path}: {name} has {rows} rows, which is no table of {shown} with a class token; if the network is for "
+            "another rectangle, give its image_size"
+        )
+    return "shared_table" if name == shared else "table", grid, heads

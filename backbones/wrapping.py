@@ -77,7 +77,8 @@ def locate(where: object, state: Mapping[str, Tensor], prefix: str = "") -> Loca
     Raises:
         InputError: several networks, none of which is the copy of another.
     """
-    found = [name for name in prefixes(state) if begins(name, prefix)]
+    networks = prefixes(state)
+    found = [name for name in networks if begins(name, prefix)]
     found = [name for name in found if not re.search(COPIES, name)] or found
     if len(found) > 1:
         raise InputError(
@@ -88,9 +89,12 @@ def locate(where: object, state: Mapping[str, Tensor], prefix: str = "") -> Loca
     if not found:
         return Located("", dict(state), {})
     inside = {name.removeprefix(found[0]): tensor for name, tensor in state.items() if name.startswith(found[0])}
-    inside |= {name: state[name] for name in BESIDE.get(found[0], ()) if name in state}
-    outside = [name for name in state if not name.startswith(found[0]) and name not in inside]
-    reasons = {name: _reason(name) for name in outside}
+    beside = {name: state[name] for name in BESIDE.get(found[0], ()) if name in state}
+    inside |= beside
+    outside = [name for name in state if not name.startswith(found[0]) and name not in beside]
+    # A network that was not chosen is explained by the choice.
+    others = tuple(name for name in networks if prefix and name and name != found[0])
+    reasons = {name: "another network of the file" if name.startswith(others) else _reason(name) for name in outside}
     return Located(
         found[0],
         inside,

@@ -4,21 +4,21 @@ The encoder has timm's names. A file is MAE's when it has the decoder, or no hea
 """
 
 import math
-import re
 
 import torch
 from torch import Tensor
 
 from backbones import shapes
 from backbones.families import Converted, Evidence
+from backbones.formats._common import as_vit
+from backbones.naming import translate
 from backbones.positions import sincos_2d
 from backbones.reading import RawCheckpoint
-from backbones.zoo.vit import spec_of
 
 NAME = "MAE's pretrained encoder, with or without its decoder"
 EVIDENCE = Evidence.MARK
 
-DECODER = r"^decoder_|^mask_token$"
+DROPPED = {r"decoder_|mask_token$": "decoder of the pretraining"}
 # Two tables made by different programs differ in the last digits of float32, or of float16 where one was stored so.
 TOLERANCE = 2e-3
 
@@ -29,23 +29,22 @@ def recognise(raw: RawCheckpoint) -> bool:
         return False
     if any(name.startswith("decoder_blocks.") for name in raw.state):
         return True
-    return not any(name.startswith(("head.", "fc_norm.")) for name in raw.state) and _has_sincos(raw.state["pos_embed"])
+    marks = ("head.", "fc_norm.", "masked_embed")
+    return not any(name.startswith(marks) for name in raw.state) and has_sincos(raw.state["pos_embed"])
 
 
 def convert(raw: RawCheckpoint) -> Converted:
     """Leave out the decoder."""
-    dropped = {name: "decoder of the pretraining" for name in raw.state if re.match(DECODER, name)}
-    state = {name: tensor for name, tensor in raw.state.items() if name not in dropped}
-    shapes.refuse_foreign(raw.path, state)
-    arch = shapes.arch_of(raw.path, state)
-    return Converted("vit", arch, spec_of(arch, method="mae"), state, dropped=dropped, notes=shapes.assumptions(arch))
+    return as_vit(raw, translate(raw.path, raw.state, {}, DROPPED), method="mae")
 
 
-def _has_sincos(positions: Tensor) -> bool:
-    """Whether positions are MAE's table, with a row of zeros for the class token."""
+def has_sincos(positions: Tensor, *, swapped: bool = False) -> bool:
+    """Whether positions are MAE's table, with a row of zeros for the class token; or MoCo v3's, which has the halves swapped."""
     rows, width = positions.shape[1:]
     side = math.isqrt(max(rows - 1, 0))
-    if width % 4 or side * side != rows - 1:
+    if width % 4 or side * side != rows - 1 or side < 2:
         return False
     table = sincos_2d(width, (side, side), num_prefix=1)
+    if swapped:
+        table = table.roll(width // 2, dims=-1)
     return bool(torch.allclose(positions.float(), table, rtol=0, atol=TOLERANCE))

@@ -1,24 +1,18 @@
-"""Files with the names of timm's VisionTransformer: timm's own, DeiT, DINO, and fine-tuned MAE (`fc_norm`)."""
-
-import re
+"""Files with the names of timm's VisionTransformer: timm's own, DeiT, DINO's backbones, fine-tuned MAE (`fc_norm`)."""
 
 from backbones import shapes
 from backbones.families import Converted, Evidence
+from backbones.formats._common import HEADS, MEAN_ASSUMED, SCALES, as_vit
+from backbones.naming import Translated, gate_first, translate
 from backbones.reading import RawCheckpoint
-from backbones.zoo.vit import spec_of
+from mae_bench.core.errors import InputError
 
 NAME = "a timm VisionTransformer or a file with its names (DeiT, DINO, fine-tuned MAE)"
 EVIDENCE = Evidence.NAMES
 
-# Not so for some of timm's files (`augreg`, `orig`, `sam`: 0.5); as timm:NAME they come with their own.
-MEAN_ASSUMED = "ImageNet mean and std are assumed: the file does not say"
-
-HEADS = {
-    r"^head\.|^heads\.|^head_dist\.|^pre_logits\.": "classification head",
-    r"^fc_norm\.": "norm after pooling, part of the classification head",
-    r"^attn_pool\.": "attention pooling, part of the classification head",
-}
-"""Reasons to leave tensors out, by pattern."""
+RULES = {**SCALES, r"dist_token": "reg_token"}
+# The activation of CLIP's MLPs leaves no tensor; timm's `quickgelu` models have OpenAI's.
+GELU_ASSUMED = "GELU is assumed; a CLIP with OpenAI's activation is given as timm:NAME, or with mlp=quick_gelu"
 
 
 def recognise(raw: RawCheckpoint) -> bool:
@@ -27,11 +21,19 @@ def recognise(raw: RawCheckpoint) -> bool:
 
 
 def convert(raw: RawCheckpoint) -> Converted:
-    """Leave out the head; bring the two spellings of LayerScale together."""
-    dropped = {name: why for name in raw.state for pattern, why in HEADS.items() if re.match(pattern, name)}
-    names = {name: re.sub(r"\.gamma_([12])$", r".ls\1.gamma", name) for name in raw.state if name not in dropped}
-    state = {new: raw.state[old] for old, new in names.items()}
-    shapes.refuse_foreign(raw.path, state)
-    arch = shapes.arch_of(raw.path, state)
-    renamed = frozenset(new for old, new in names.items() if old != new)
-    return Converted("vit", arch, spec_of(arch), state, renamed, dropped, (*shapes.assumptions(arch), MEAN_ASSUMED))
+    """Leave out the head; bring the two spellings of LayerScale together; DeiT's distillation token is a register."""
+    translated = translate(raw.path, raw.state, RULES, HEADS)
+    _refuse_perception_encoder(raw, translated)
+    gate_first(translated, r"(blocks\.\d+\.mlp\.fc1)_g\.(weight|bias)", r"\1_x.\2", r"\1.\2")
+    notes = [MEAN_ASSUMED]
+    if "norm_pre.weight" in translated.state:
+        notes.append(GELU_ASSUMED)
+    method = "deit" if "dist_token" in raw.state else "unknown"
+    return as_vit(raw, translated, method=method, notes=notes)
+
+
+def _refuse_perception_encoder(raw: RawCheckpoint, translated: Translated) -> None:
+    """Its rotary positions leave no tensor, but no CLIP has both a norm before the blocks and LayerScale or pooling."""
+    marks = ("blocks.0.ls1.gamma" in translated.state) or any(name.startswith("attn_pool.") for name in raw.state)
+    if "norm_pre.weight" in translated.state and marks:
+        raise InputError(f"{raw.path}: looks like a Perception Encoder, whose rotary positions are not supported")

@@ -133,7 +133,7 @@ def test_an_mae_encoder_in_half_precision_is_known_too(saved, mae_state):
 def test_positions_of_moco_v3_are_not_taken_for_maes(saved, mae_state):
     """The same table with its halves the other way round."""
     halves = mae_state["pos_embed"].chunk(2, dim=-1)
-    assert family(saved({**mae_state, "pos_embed": torch.cat(halves[::-1], -1)})) == "timm_vit"
+    assert family(saved({**mae_state, "pos_embed": torch.cat(halves[::-1], -1)})) == "mocov3"
 
 
 def test_C13_the_decoder_is_dropped_and_counted(saved, mae_state, decoder):
@@ -241,12 +241,12 @@ def test_C16_integers_are_refused(saved, timm_state):
 @pytest.mark.parametrize(
     ("name", "what"),
     [
-        ("dist_token", "DeiT distilled"),
-        ("norm_pre.weight", "CLIP"),
-        ("blocks.0.attn.q_bias", "BEiT"),
         ("blocks.0.mlp.w12.weight", "SwiGLU"),
         ("blocks.0.attn.gate.weight", "gated attention"),
         ("blocks.0.3.norm1.weight", "chunks"),
+        ("blocks.0.mlp.norm.weight", "norms inside"),
+        ("rope.freqs", "rotary positions"),
+        ("patch_embed.backbone.conv1.weight", "a convolutional stem"),
     ],
 )
 def test_parts_that_the_network_lacks_are_refused_by_name(saved, timm_state, name, what):
