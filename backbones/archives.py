@@ -1,11 +1,14 @@
 """Kinds of checkpoint files, told by their first bytes, and how each gives its content without running code."""
 
 import io
+import json
 import math
 import re
 import struct
 import zipfile
+from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,6 +28,8 @@ LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 PICKLE = b"\x80"
 # Weights hardly get smaller by compression; what claims to is a bomb.
 MAX_INFLATION = 20
+# Of the safetensors library.
+MAX_HEADER = 100_000_000
 
 Content = tuple[Any, dict[str, str]]
 """What a file holds, and the text of its header."""
@@ -60,12 +65,31 @@ def _loader(file: OpenFile, head: bytes) -> Callable[[OpenFile], Content]:
 
 
 def _load_safetensors(file: OpenFile) -> Content:
+    _check_header(file)
     try:
         with safe_open(file.same(), framework="pt") as opened:
             return {name: opened.get_tensor(name) for name in opened.keys()}, opened.metadata() or {}
     except (SafetensorError, OSError) as error:
         again = "copy or download it again"
         raise InputError(f"{file.path}: damaged or cut safetensors file ({one_line(error)}); {again}") from error
+
+
+def _check_header(file: OpenFile) -> None:
+    """Refuse names that stand twice in a header, of which the library takes the last; the rest it checks itself."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [name for name, _ in pairs]
+        twice = next((name for name, count in Counter(names).items() if count > 1), None)
+        if twice is not None:
+            raise InputError(f"{file.path}: damaged safetensors file ({twice[:100]!r} is in it twice); download it again")
+        return dict(pairs)
+
+    with file.reader() as reader:
+        length = int.from_bytes(reader.read(8), "little")
+        if length > min(file.size, MAX_HEADER):
+            return  # The library says so.
+        with suppress(ValueError, RecursionError):
+            json.loads(reader.read(length), object_pairs_hook=unique)
 
 
 def _load_zip(file: OpenFile) -> Content:

@@ -56,7 +56,8 @@ class OpenFile:
             raise InputError(f"{path}: a folder without model.safetensors in it; give the checkpoint file")
         if not stat.S_ISREG(self._before.st_mode):
             raise InputError(f"{path}: a pipe, device or socket, not a checkpoint file")
-        self._digest: str | None = None
+        self._found: str | None = None
+        self._sha256: str | None = None
         self._thread: threading.Thread | None = None
 
     @property
@@ -88,27 +89,28 @@ class OpenFile:
 
     @property
     def sha256(self) -> str:
-        """Of the whole file; waits for the thread.
+        """Of the whole file as it was when it was opened; waits for the thread the first time.
 
         Raises:
-            InputError: the file was written to, or cannot be read.
+            InputError: the file was written to before it was hashed, or cannot be read.
         """
-        if self._thread is not None:
-            self._thread.join()
-        try:
-            # In a forked process the thread is not there, and nothing was left by it.
-            digest = self._digest or self._hash()
-        except OSError as error:
-            raise InputError(f"{self.path}: {error.strerror} while reading; copy or download it again") from error
-        self.verify()
-        self._digest = digest
-        return digest
+        if self._sha256 is None:
+            if self._thread is not None:
+                self._thread.join()
+            try:
+                # In a forked process the thread is not there, and nothing was left by it.
+                found = self._found or self._hash()
+            except OSError as error:
+                raise InputError(f"{self.path}: {error.strerror} while reading; copy or download it again") from error
+            self.verify()
+            self._sha256 = found
+        return self._sha256
 
     def _try_hash(self) -> None:
         try:
-            self._digest = self._hash()
+            self._found = self._hash()
         except OSError:
-            self._digest = None  # Who asks for it reads again, and raises.
+            self._found = None  # Who asks for it reads again, and raises.
 
     def _hash(self) -> str:
         """Read by position, which moves no reader."""
