@@ -1,0 +1,109 @@
+"""timm: its VisionTransformer, Beit or Eva, filled through its own filters of other programs' files."""
+
+from functools import partial
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+from backbones.arch import VitArch
+from backbones.exports.timm import beit_arguments
+from backbones.origins import Network, fill, listen, state_of
+from backbones.source import Source
+from backbones.vit import make_net
+from backbones.zoo import vit
+
+# timm's names of the published sizes: for these, heads, widths and epsilon are timm's too, not read from the file.
+PUBLISHED = {
+    "vit_tiny_patch16": "vit_tiny_patch16_224",
+    "vit_small_patch16": "vit_small_patch16_224",
+    "vit_base_patch16": "vit_base_patch16_224",
+    "vit_large_patch16": "vit_large_patch16_224",
+    "vit_huge_patch14": "vit_huge_patch14_224",
+}
+NAMED = ("blocks.0.attn.qkv.weight", "blocks.0.attn.q_proj.weight", "transformer.resblocks.0.attn.in_proj_weight")
+
+
+def fits(source: Source) -> bool:
+    """Names of timm, of those that took them over (MAE, DINO, MoCo v3, DINOv2, BEiT), or of OpenAI's CLIP; and random weights."""
+    return source.raw is None or any(name in source.raw.state for name in NAMED)
+
+
+def network(source: Source) -> Network:
+    """See `Origin.network`."""
+    net, filter_state = _make(source)
+    what = f"timm's {type(net).__name__}"
+    fill(net, filter_state(_state(source), net), what)
+    net.eval()
+
+    def blocks(images: Tensor) -> list[Tensor]:
+        return listen(list(net.blocks), lambda: net.forward_features(images))
+
+    # timm resizes Beit's tables by another rule than BEiT's own code, which the suite follows.
+    return Network(what, blocks, any_size=type(net).__name__ != "Beit")
+
+
+def _make(source: Source) -> tuple[Any, Any]:
+    """The network without weights, and timm's filter of files for it."""
+    arch = source.arch
+    if not isinstance(arch, VitArch):
+        return _eva(source)
+    if arch.relative in ("table", "shared_table"):
+        from timm.models import beit
+
+        return beit.Beit(**beit_arguments(arch), norm_layer=cast(Any, partial(nn.LayerNorm, eps=arch.norm_eps))), (
+            beit.checkpoint_filter_fn
+        )
+    from timm.models import vision_transformer
+
+    return _plain(arch), vision_transformer.checkpoint_filter_fn
+
+
+def _plain(arch: VitArch) -> Any:
+    import timm
+
+    size = next((timms for ours, timms in PUBLISHED.items() if _same_size(arch, vit.VARIANTS[ours])), None)
+    if size is None:
+        return make_net(arch)
+    return timm.create_model(
+        size,
+        img_size=arch.image_size,
+        num_classes=0,
+        global_pool="",
+        class_token=arch.class_token,
+        reg_tokens=arch.num_registers,
+        no_embed_class=not arch.prefix_positions,
+        pos_embed="learn" if arch.positions else "none",
+        pre_norm=arch.pre_norm,
+        init_values=1.0 if arch.layer_scale else None,
+        qkv_bias=arch.qkv_bias,
+        qk_norm=arch.qk_norm,
+        final_norm=arch.final_norm,
+        dynamic_img_size=True,
+        **({"act_layer": arch.mlp, "norm_layer": partial(nn.LayerNorm, eps=arch.norm_eps)} if arch.pre_norm else {}),
+    )
+
+
+def _same_size(arch: VitArch, published: VitArch) -> bool:
+    return all(getattr(arch, name) == getattr(published, name) for name in ("embed_dim", "depth", "patch_size", "mlp_dim")) and (
+        arch.mlp == "gelu" or arch.pre_norm
+    )
+
+
+def _eva(source: Source) -> tuple[Any, Any]:
+    from timm.models import eva
+
+    from backbones.eva import make_net as make_eva
+
+    return make_eva(cast(Any, source.arch)), eva.checkpoint_filter_fn
+
+
+def _state(source: Source) -> dict[str, Tensor]:
+    """The file's tensors as timm's filter expects them."""
+    state = state_of(source)
+    if "class_embedding" in state:
+        return {f"visual.{name}": tensor for name, tensor in state.items()}
+    # The filter takes any file with a mask token for DINOv2's, MAE's full files among them.
+    dinov2 = "mask_token" in state and "blocks.0.ls1.gamma" in state
+    return {
+        name: tensor for name, tensor in state.items() if name not in source.ledger.dropped or (dinov2 and name == "mask_token")
+    }
