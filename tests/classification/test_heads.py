@@ -30,17 +30,17 @@ def plain():
 def test_heads_trained_together_are_those_trained_one_by_one():
     """LARS adapts to the norm of each head: together and alone have to give the same weights."""
     random = generator("features")
-    features, labels = torch.randn(64, 12, generator=random), torch.randint(5, (64,), generator=random)
-    config = OptimConfig(name="lars", lr=100.0, layer_decay=0.5)
+    features, labels = torch.randn(64, 12, generator=random).double(), torch.randint(5, (64,), generator=random)
+    config = OptimConfig(name="lars", lr=20.0, layer_decay=0.5)
     torch.manual_seed(0)
-    heads = Heads(12, 5, 3)
+    heads = Heads(12, 5, 3).double()
     start = heads.weights[0].detach().clone()
     ladder = head_number(heads)
     assert ladder is not None
     groups = parameter_groups(heads, config, layer_id=lambda name: 1 - ladder(name))
     run(heads, build_optimizer(groups, config), config.lr, features, labels)
-    for number, rate in enumerate((100.0, 50.0, 25.0)):
-        probe = Probe(12, 5)
+    for number, rate in enumerate((20.0, 10.0, 5.0)):
+        probe = Probe(12, 5).double()
         probe.linear.weight.data.copy_(start)
         alone = OptimConfig(name="lars", lr=rate)
         run(probe, build_optimizer(parameter_groups(probe, alone), alone), rate, features, labels)
