@@ -1,9 +1,10 @@
 """The vision towers of transformers' CLIP and SigLIP (arXiv 2103.00020, 2303.15343), bare or inside the whole model."""
 
-from backbones import hf, hf_config, naming
+from backbones import naming
 from backbones.families import Converted, Evidence
-from backbones.hf import BLOCK, LAST
-from backbones.hf_config import CLIP, HALF, Silent
+from backbones.formats import _hf, _hf_config
+from backbones.formats._hf import BLOCK, LAST
+from backbones.formats._hf_config import CLIP, HALF, Silent
 from backbones.reading import RawCheckpoint
 
 NAME = "transformers' CLIP and SigLIP vision models"
@@ -25,18 +26,18 @@ RULES = {
     rf"{BLOCK}self_attn\.out_proj{LAST}": r"blocks.\1.attn.proj.\2",
     rf"{BLOCK}mlp\.(fc[12]){LAST}": r"blocks.\1.mlp.\2.\3",
 }
-DROPPED = {**hf.DROPPED, r"head\.": "attention pooling, the head of the pretraining"}
+DROPPED = {**_hf.DROPPED, r"head\.": "attention pooling, the head of the pretraining"}
 
 
 def recognise(raw: RawCheckpoint) -> bool:
     """The names of transformers' CLIP vision model."""
-    return hf.kind_of(raw.state) == "clip"
+    return _hf.kind_of(raw.state) == "clip"
 
 
 def convert(raw: RawCheckpoint) -> Converted:
     """Put q, k and v together; without a class token the file is SigLIP's."""
-    config = hf_config.settings(raw, METHODS)
-    hf.refuse_foreign(raw)
+    config = _hf_config.settings(raw, METHODS)
+    _hf.refuse_foreign(raw)
     translated = naming.translate(raw.path, raw.state, RULES, DROPPED)
     naming.fuse(translated)
     for name in ("cls_token", "pos_embed"):
@@ -44,4 +45,5 @@ def convert(raw: RawCheckpoint) -> Converted:
         if tensor is not None:
             translated.replace(name, tensor.unsqueeze(0) if name == "pos_embed" else tensor.unsqueeze(0).unsqueeze(0))
     silent, method = (CLIP_SILENT, "clip") if "cls_token" in translated.state else (SIGLIP_SILENT, "siglip")
-    return hf.converted(raw, translated, config, silent, method=method)
+    clip = method == "clip"
+    return _hf.plain(raw, translated, config, silent, method=method, pre_norm=clip, patch_bias=not clip, final_norm=True)

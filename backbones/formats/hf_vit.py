@@ -1,8 +1,9 @@
 """transformers' ViTModel and its kin: ViT, DeiT, ViTMAE, ViTMSN and I-JEPA, bare or inside their heads."""
 
-from backbones import hf, hf_config, naming
+from backbones import naming
 from backbones.families import Converted, Evidence
-from backbones.hf_config import Silent
+from backbones.formats import _hf, _hf_config
+from backbones.formats._hf_config import Silent
 from backbones.reading import RawCheckpoint
 
 NAME = "transformers' ViT, DeiT, ViTMAE, ViTMSN, IJepa"
@@ -16,17 +17,17 @@ SILENT = Silent(norm_eps=1e-12, hidden_act="gelu")
 
 def recognise(raw: RawCheckpoint) -> bool:
     """The names of transformers' ViT, without LayerScale and relative positions."""
-    return hf.kind_of(raw.state) == "vit"
+    return _hf.kind_of(raw.state) == "vit"
 
 
 def convert(raw: RawCheckpoint) -> Converted:
     """Put q, k and v together; DeiT's distillation token is a register."""
-    config = hf_config.settings(raw, METHODS)
-    hf.refuse_foreign(raw)
-    translated = naming.translate(raw.path, raw.state, hf.RULES, hf.DROPPED)
+    config = _hf_config.settings(raw, METHODS)
+    _hf.refuse_foreign(raw)
+    translated = naming.translate(raw.path, raw.state, _hf.RULES, _hf.DROPPED)
     naming.fuse(translated)
     method = METHODS[config["model_type"]] if config else _method(raw)
-    return hf.converted(raw, translated, config, SILENT, method=method)
+    return _hf.plain(raw, translated, config, SILENT, method=method, patch_bias=True, final_norm=True)
 
 
 def _method(raw: RawCheckpoint) -> str:

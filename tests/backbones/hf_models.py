@@ -69,6 +69,12 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "Dinov2WithRegistersModel-swiglu": lambda **o: hf.Dinov2WithRegistersModel(
         hf.Dinov2WithRegistersConfig(use_swiglu_ffn=True, num_register_tokens=2, **{**SIZES, **o})
     ),
+    "DINOv3ViTModel": lambda **o: hf.DINOv3ViTModel(hf.DINOv3ViTConfig(num_register_tokens=4, **_plain(**o))),
+    "DINOv3ViTModel-gated": lambda **o: hf.DINOv3ViTModel(
+        hf.DINOv3ViTConfig(
+            num_register_tokens=2, use_gated_mlp=True, hidden_act="silu", query_bias=False, value_bias=False, **_plain(**o)
+        )
+    ),
     "BeitForImageClassification": lambda **o: hf.BeitForImageClassification(
         hf.BeitConfig(use_relative_position_bias=True, **_plain(**o))
     ),
@@ -129,7 +135,7 @@ def tokens_of(model: nn.Module, images: Tensor, **options: Any) -> tuple[list[Te
         patch = cast(Any, inner).config.patch_size
         count = images.shape[-2] // patch * (images.shape[-1] // patch)
         options["noise"] = torch.arange(count).float().expand(len(images), -1)
-    found: list[Tensor] = []
+    found: list[Any] = []
     layers = [module for module in inner.modules() if isinstance(module, GradientCheckpointingLayer)]
     hooks = [
         layer.register_forward_hook(lambda _, __, out: found.append(out[0] if type(out) is tuple else out)) for layer in layers

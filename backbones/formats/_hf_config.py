@@ -7,12 +7,15 @@ from typing import Any
 
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
+from backbones.families import Converted
 from backbones.reading import RawCheckpoint
-from backbones.relative import EXTRA, table_rows
 from mae_bench.core.errors import InputError
 
 Rgb = tuple[float, float, float]
 Size = tuple[int, int]
+Settings = dict[str, Any]
+
+BARE = "there is no config.json beside the file"
 
 HALF: tuple[Rgb, Rgb] = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 IMAGENET: tuple[Rgb, Rgb] = (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
@@ -50,7 +53,7 @@ class Silent:
     num_heads: int = 12
 
 
-def settings(raw: RawCheckpoint, known: Collection[str]) -> dict[str, Any]:
+def settings(raw: RawCheckpoint, known: Collection[str]) -> Settings:
     """The part of `config.json` that is about the vision model; empty for a bare file.
 
     Args:
@@ -68,27 +71,38 @@ def settings(raw: RawCheckpoint, known: Collection[str]) -> dict[str, Any]:
         reason = OTHERS.get(str(model), "no family with tensors like these")
         raise InputError(f"{raw.path}: its config.json says model_type {model!r}, which cannot be carried: {reason}")
     inner = config.get("vision_config")
-    return inner if isinstance(inner, dict) else config
+    return {**inner, "model_type": model} if isinstance(inner, dict) else config
 
 
-def activation(raw: RawCheckpoint, config: dict[str, Any], silent: Silent) -> str:
+def activation(raw: RawCheckpoint, config: Settings, silent: Silent) -> str:
     """What `VitArch.mlp` is for a plain MLP.
 
     Raises:
         InputError: an activation that the network does not have.
     """
     name = config.get("hidden_act", silent.hidden_act)
-    if name not in ACTIVATIONS:
+    if not isinstance(name, str) or name not in ACTIVATIONS:
         raise InputError(f"{raw.path}: config.json asks for hidden_act {name!r}; known: {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name]
 
 
-def check_sizes(raw: RawCheckpoint, config: dict[str, Any], shown: dict[str, int]) -> None:
+def known(raw: RawCheckpoint, config: Settings, silent: Silent) -> dict[str, Any]:
+    """Fields of an architecture that `config.json` says and no tensor shows."""
+    found = {"norm_eps": config.get("layer_norm_eps", silent.norm_eps)}
+    if config:
+        found["num_heads"] = config.get("num_attention_heads", silent.num_heads)
+    size = _image_size(raw, config)
+    return {**found, "image_size": size} if size else found
+
+
+def check(raw: RawCheckpoint, config: Settings, converted: Converted) -> None:
     """See that the sizes in `config.json` are those of the tensors.
 
     Raises:
         InputError: one is not.
     """
+    spec = converted.spec
+    shown = {"hidden_size": spec.embed_dim, "num_hidden_layers": spec.depth, "patch_size": spec.patch_size}
     for key, size in shown.items():
         told = config.get(key, size)
         if told != size and told != [size, size]:
@@ -97,51 +111,20 @@ def check_sizes(raw: RawCheckpoint, config: dict[str, Any], shown: dict[str, int
             )
 
 
-def grid_of(raw: RawCheckpoint, config: dict[str, Any], patch: int, rows: int, counted: str, *, relative: bool = False) -> Size:
-    """The grid (h, w) that a number of rows is for.
-
-    Args:
-        raw: the file.
-        config: what `settings` gives.
-        patch: side of a patch in pixels.
-        rows: of the position embeddings without those of prefix tokens, or of BEiT's table.
-        counted: what was counted, for messages.
-        relative: whether it is BEiT's table.
-
-    Raises:
-        InputError: `config.json` says another one, or there is none and the rows make no square.
-    """
-    told = config.get("image_size")
-    # transformers' patch projection leaves out pixels that fill no patch.
-    grid = _square(rows, relative) if told is None else _whole(_sides(raw, told), patch)
-    if min(grid) < 1 or (table_rows(grid) if relative else grid[0] * grid[1]) != rows:
-        if told is None:
-            raise InputError(f"{raw.path}: {counted} make no square grid; a config.json with image_size is needed beside it")
-        raise InputError(
-            f"{raw.path}: its config.json says image_size {told!r}, a grid of {grid[0]} x {grid[1]}; it has {counted}"
-        )
-    return grid
+def _image_size(raw: RawCheckpoint, config: Settings) -> Size | None:
+    """Height and width in pixels of the patches of the stored positions; None where `config.json` does not say."""
+    told, patch = config.get("image_size"), config.get("patch_size", 1)
+    if told is None:
+        return None
+    sides, patch = (told if isinstance(told, list) else [told, told]), (patch if type(patch) is int and patch > 0 else 1)
+    if len(sides) != 2 or not all(type(side) is int and side >= patch for side in sides):
+        raise InputError(f"{raw.path}: config.json says image_size {told!r}; one or two numbers of pixels are needed")
+    # transformers' patch projection leaves out pixels that fill no patch (SigLIP has 384 in patches of 14).
+    return sides[0] // patch * patch, sides[1] // patch * patch
 
 
-def _square(rows: int, relative: bool) -> Size:
-    """The square that comes nearest."""
-    side = (math.isqrt(max(rows - EXTRA, 0)) + 1) // 2 if relative else math.isqrt(max(rows, 0))
-    return side, side
-
-
-def _whole(sides: Size, patch: int) -> Size:
-    return sides[0] // patch, sides[1] // patch
-
-
-def _sides(raw: RawCheckpoint, told: Any) -> Size:
-    sides = told if isinstance(told, list) else [told, told]
-    if len(sides) != 2 or not all(type(side) is int for side in sides):
-        raise InputError(f"{raw.path}: config.json says image_size {told!r}; one or two whole numbers are needed")
-    return sides[0], sides[1]
-
-
-def statistics(raw: RawCheckpoint, silent: Silent) -> tuple[Rgb, Rgb, str]:
-    """Mean and std for pixels in 0..1, and a note where they are assumed.
+def statistics(raw: RawCheckpoint, silent: Silent) -> tuple[Rgb, Rgb, list[str]]:
+    """Mean and std for pixels in 0..1, and notes where they are assumed.
 
     Raises:
         InputError: a `preprocessor_config.json` whose numbers cannot be used.
@@ -149,11 +132,12 @@ def statistics(raw: RawCheckpoint, silent: Silent) -> tuple[Rgb, Rgb, str]:
     told = raw.preprocessor
     if "image_mean" not in told and told.get("do_normalize", True):
         mean, std = silent.statistics
-        return mean, std, f"mean {mean} and std {std} are assumed: no preprocessor_config.json says them"
+        words = " and ".join("/".join(f"{value:g}" for value in values) for values in (mean, std))
+        return mean, std, [f"mean and std are assumed, {words}: there is no preprocessor_config.json that says them"]
     normalised = told.get("do_normalize", True)
     mean, std = (told["image_mean"], told.get("image_std")) if normalised else ([0.0] * 3, [1.0] * 3)
     factor = _factor(raw)
-    return _rgb(raw, "image_mean", mean, factor), _rgb(raw, "image_std", std, factor), ""
+    return _rgb(raw, "image_mean", mean, factor), _rgb(raw, "image_std", std, factor), []
 
 
 def _factor(raw: RawCheckpoint) -> float:
