@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from backbones import fragment, loading, reading, shapes, trusted
+from backbones import fragment, loading, reading, released, shapes, trusted
 from backbones.asked import FORMS, Asked, default_name, parse
 from backbones.contract import Backbone, BackboneSpec, DenseOptions
 from backbones.families import Converted, identify
@@ -141,6 +141,8 @@ def open_source(text: str, *, allow_partial: bool = False, trust_pickle: str = "
     kind, colon, rest = source.partition(":")
     if colon and kind in OPENERS:
         return OPENERS[kind](asked, rest)
+    if source in released.releases():
+        return _open_release(asked, source)
     if source in _variants():
         return _open_random(asked, source)
     return _open_path(asked)
@@ -182,11 +184,32 @@ def _open_hf(asked: Asked, model: str) -> Source:
     return _opened(asked, model, _read(asked, hub.hf_folder(model)))  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def _open_release(asked: Asked, name: str) -> Source:
+    """A published checkpoint: from the user's folder, else from timm's catalogue."""
+    from backbones import hub
+
+    path, model = released.local_file(name), released.releases()[name].timm
+    if path is not None:
+        return _open_released_file(asked, name, path)
+    if not model:
+        raise released.where_to_get(name)
+    net = hub.timm_network(model)
+    raw = _read(asked, hub.timm_file(model, net))
+    return _opened(asked, name, raw, lambda converted: released.as_released(hub.with_facts(converted, net), name))
+
+
+def _open_released_file(asked: Asked, name: str, path: Path) -> Source:
+    released.check_hash(name, path)
+    return _opened(asked, name, _read(asked, path), lambda converted: released.as_released(converted, name))
+
+
 def _open_path(asked: Asked) -> Source:
     path = Path(asked.source)
     if not fragment.exists(asked.source) and not path.suffix and "/" not in asked.source:
-        hint = nearest(asked.source, list(_variants()))
+        hint = nearest(asked.source, [*_variants(), *released.releases()])
         raise ConfigError(f"{asked.source!r} is no file and no architecture ({hint}); give {FORMS}")
+    if asked.name in released.releases():
+        return _open_released_file(asked, asked.name, path)
     raw = _read(asked, path)
     in_folder = raw.path.name in reading.WEIGHTS
     return _opened(asked, raw.path.resolve().parent.name if in_folder else raw.path.stem, raw)

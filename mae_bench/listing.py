@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from backbones.released import releases
 from mae_bench.core import find
 from mae_bench.core.config import nearest
 from mae_bench.core.errors import ConfigError
@@ -16,6 +17,7 @@ DATASETS = "tasks.data"
 FORMATS = "backbones.formats"
 ZOO = "backbones.zoo"
 LAYOUTS = "results.layouts"
+ABLATIONS = "mae_bench.ablations"
 
 
 @dataclass(frozen=True)
@@ -34,20 +36,32 @@ def listing(what: str) -> list[Item]:
         ConfigError: there is no such kind.
     """
     rooms = {"tasks": TASKS, "objectives": OBJECTIVES, "datasets": DATASETS, "formats": FORMATS}
+    if what == "formats":
+        return [Item(name, constant(FORMATS, name, "NAME")) for name in find.names(FORMATS)]
     if what in rooms:
         return [Item(name, summary(rooms[what], name)) for name in find.names(rooms[what])]
+    if what == "ablations":
+        return [Item(name.replace("_", "-"), summary(ABLATIONS, name)) for name in find.names(ABLATIONS)]
     if what == "layouts":
         return [Item(name.replace("_", "-"), summary(LAYOUTS, name)) for name in find.names(LAYOUTS)]
     if what == "models":
         return list(_models())
     if what == "recipes":
         return list(_recipes())
-    raise ConfigError(f"ls {what}: {nearest(what, [*rooms, 'models', 'recipes', 'layouts'])}")
+    raise ConfigError(f"ls {what}: {nearest(what, [*rooms, 'models', 'recipes', 'layouts', 'ablations'])}")
 
 
 def summary(room: str, name: str) -> str:
     """First line of a file's docstring."""
     return (ast.get_docstring(_parse(room, name)) or "").partition("\n")[0]
+
+
+def constant(room: str, name: str, variable: str) -> str:
+    """Text that a file gives a name at its top level; empty where it does not."""
+    for statement in _parse(room, name).body:
+        if isinstance(statement, ast.Assign) and any(isinstance(to, ast.Name) and to.id == variable for to in statement.targets):
+            return str(ast.literal_eval(statement.value))
+    return ""
 
 
 def keys(room: str, name: str, variable: str) -> list[str]:
@@ -69,6 +83,8 @@ def _models() -> Iterable[Item]:
     for name in find.names(ZOO):
         for variant in keys(ZOO, name, "VARIANTS"):
             yield Item(variant, f"architecture of {name}; random:{variant} has random weights")
+    for name, release in releases().items():
+        yield Item(name, release.told)
     yield Item("timm:NAME", "a pretrained model of timm by its name, such as timm:vit_base_patch16_224.mae")
     yield Item("PATH", f"a checkpoint file, or the folder of a pretraining (families: {', '.join(find.names(FORMATS))})")
     yield Item("NAME=SRC", "any of these under a name of its own in tables")
