@@ -1,20 +1,15 @@
 """The main job on a laptop: pretrain on embedded images, transfer to every task, show the table."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
-from mae_bench.core.errors import ConfigError, MaeBenchError, Stopped
-from mae_bench.display import make_display
+from mae_bench.chain import Chain, Pretraining, settings_of
+from mae_bench.core.errors import MaeBenchError, Stopped
 from mae_bench.job import reporter
-from mae_bench.jobs import Job, Ready
-from mae_bench.launch import check_stopped, python, run_jobs
-from mae_bench.options import Options, slots
-from mae_bench.plan import Plan, make_plan
-from mae_bench.runner import Failure, blocked_failures, cell_jobs, conclude, describe, failed_jobs, say
+from mae_bench.options import Options
+from mae_bench.runner import Failure, blocked_failures, conclude, describe, say
 from results.report import write_report
 from results.store import Order, write_order
 
@@ -40,40 +35,6 @@ TINY = {
 """Settings for `--scale tiny`: everything runs, and no number means anything."""
 
 
-@dataclass(frozen=True)
-class Demo:
-    """One demo: where it is, and what it runs with."""
-
-    out: Path
-    data: Mapping[str, Path]
-    """Folder of each data set."""
-    pretraining: Mapping[str, str]
-    """Settings of the objectives: `pretrain.KEY` for all, `OBJECTIVE.KEY` for one."""
-    tasks: Mapping[str, str]
-    """Settings of the tasks, `TASK.KEY`."""
-    options: Options
-    console: Console
-    failures: list[Failure] = field(default_factory=list)
-
-    def plan(self, model: str) -> Plan:
-        """The cells of one model."""
-        return make_plan(
-            [model],
-            [f"{task}:{RECIPE}" for task in TASKS],
-            [f"{name}={path}" for name, path in self.data.items()],
-            self.out,
-            overrides=self.tasks,
-            seeds=[0],
-            options=self.options,
-        )
-
-    def cells(self, plan: Plan) -> list[Job]:
-        """The jobs of a plan, longest first."""
-        jobs, failures = cell_jobs(plan.cells, self.options, self.console, TASKS)
-        self.failures.extend(failures)
-        return jobs
-
-
 def run_demo(out: Path, *, scale: str, overrides: Mapping[str, str], options: Options, console: Console) -> int:
     """Make the data, pretrain, measure, and show what came out; a second call goes on where the first one was.
 
@@ -90,97 +51,42 @@ def run_demo(out: Path, *, scale: str, overrides: Mapping[str, str], options: Op
     from tasks.scenes.demo import write_demo
 
     settings = {**(TINY if scale == "tiny" else {}), **overrides}
-    pretraining = {key: value for key, value in settings.items() if key.partition(".")[0] in ("pretrain", *OBJECTIVES)}
+    pretrainings = [pretraining(name, settings) for name in OBJECTIVES]
+    for one in pretrainings:
+        one.check()
     progress = reporter(out)
     with progress.live():
         data = write_demo(out / "data", scale=scale, progress=progress)
-    tasks = {key: value for key, value in settings.items() if key not in pretraining}
-    demo = Demo(out, data, pretraining, tasks, options, console)
-    baseline = demo.plan(f"{BASELINE}=random:{ARCH}")
-    _check_objectives(pretraining)
+    chain = make_chain(out, data, settings, options, console)
+    baseline = chain.plan(f"{BASELINE}=random:{ARCH}")
     write_order(out, Order((BASELINE, *reversed(OBJECTIVES)), baseline.tasks))
-    demo.failures.extend(blocked_failures(baseline.blocked))
-    jobs = [*(_pretraining(demo, name) for name in OBJECTIVES), *demo.cells(baseline)]
+    chain.failures.extend(blocked_failures(baseline.blocked))
     say(console, f"demo in {out}: {describe(options)}")
-    with make_display(console, "jobs") as display:
-        outcomes = run_jobs(jobs, slots(options), display)
-    check_stopped(outcomes)
-    return _conclude(demo, failed_jobs(outcomes))
+    failures = chain.run([*(chain.job(one) for one in pretrainings), *chain.cells(baseline)])
+    return _conclude(chain, failures)
 
 
-def _conclude(demo: Demo, failed: Sequence[Failure]) -> int:
+def make_chain(out: Path, data: Mapping[str, Path], settings: Mapping[str, str], options: Options, console: Console) -> Chain:
+    """The chain of the demo: every task of its recipe, one seed."""
+    of_tasks = {key: value for key, value in settings.items() if key.partition(".")[0] not in ("pretrain", *OBJECTIVES)}
+    tasks = [f"{task}:{RECIPE}" for task in TASKS]
+    return Chain(out, data, tasks, of_tasks, TASKS, [0], options, console)
+
+
+def pretraining(objective: str, settings: Mapping[str, str]) -> Pretraining:
+    """One pretraining of the demo; `OBJECTIVE.KEY` wins over `pretrain.KEY`, which is for all."""
+    own = settings_of(("pretrain", objective), settings)
+    return Pretraining(objective, objective, ARCH, RECIPE, own, OBJECTIVES[objective])
+
+
+def _conclude(chain: Chain, failed: Sequence[Failure]) -> int:
     """Table, report, failures: what goes wrong with one of them is told with the rest."""
-    failures = [*demo.failures, *failed]
+    failures, out, console = list(failed), chain.out, chain.console
     try:
-        report = write_report([demo.out], demo.out / "report.html", lambda line: say(demo.console, f"warning: {line}"))
-        say(demo.console, f"report: {report}")
+        report = write_report([out], out / "report.html", lambda line: say(console, f"warning: {line}"))
+        say(console, f"report: {report}")
     except Stopped:
         raise
     except MaeBenchError as error:
         failures.append(Failure("report", str(error)))
-    return conclude(demo.out, failures, demo.console)
-
-
-def _pretraining(demo: Demo, objective: str) -> Job:
-    """The job of one pretraining, after which the cells of its checkpoint can run."""
-    folder = demo.out / "pretrain" / objective
-    options = demo.options
-    own = settings_of(objective, demo.pretraining)
-    command = python(
-        "mae_bench.cli",
-        "pretrain",
-        objective,
-        *("--arch", ARCH, "--recipe", RECIPE, "-d", f"folder={demo.data['folder'].absolute()}", "-o", str(folder)),
-        *("--device", options.device, "--precision", options.precision, "--threads", str(options.threads)),
-        *("--workers", str(options.workers)),
-        *(("--debug",) if options.debug else ()),
-        *(f"{key}={value}" for key, value in own.items()),
-    )
-    return Job(
-        name=f"pretrain {objective}",
-        command=command,
-        folder=folder,
-        weight=OBJECTIVES[objective],
-        prepare=partial(_prepare, demo, objective, folder),
-        then=partial(_cells_after, demo, objective, folder),
-        later_count=len(TASKS),
-        later_weight=sum(TASKS.values()),
-    )
-
-
-def settings_of(objective: str, settings: Mapping[str, str]) -> dict[str, str]:
-    """The settings meant for one objective; its own ones win over those for all."""
-    for_all = {key.partition(".")[2]: value for key, value in settings.items() if key.startswith("pretrain.")}
-    own = {key.partition(".")[2]: value for key, value in settings.items() if key.startswith(f"{objective}.")}
-    return {**for_all, **own}
-
-
-def _check_objectives(settings: Mapping[str, str]) -> None:
-    """Refuse wrong settings of an objective before anything runs."""
-    from mae_bench.core import find
-
-    for objective in OBJECTIVES:
-        module = find.load("mae_bench.objectives", objective, what="objective")
-        if RECIPE not in module.RECIPES:
-            raise ConfigError(f"objective {objective} has no recipe {RECIPE!r}")
-        module.RECIPES[RECIPE].override(settings_of(objective, settings), where=objective)
-
-
-def _prepare(demo: Demo, objective: str, folder: Path) -> Ready:
-    """Whether the very same pretraining is finished there, by the key of all that shapes its weights and by the weights."""
-    from mae_bench import pretrain
-    from mae_bench.core.run import Run
-    from tasks.handle import open_data
-
-    run = Run(out=folder, device=demo.options.device, precision=demo.options.precision, threads=demo.options.threads)
-    data, own = open_data(f"folder={demo.data['folder']}"), settings_of(objective, demo.pretraining)
-    return "done" if pretrain.is_finished(objective, ARCH, data, own, run, recipe=RECIPE) else "run"
-
-
-def _cells_after(demo: Demo, objective: str, folder: Path) -> list[Job]:
-    """The cells of a checkpoint that has just been made."""
-    try:
-        return demo.cells(demo.plan(f"{objective}={folder / 'model.safetensors'}"))
-    except MaeBenchError as error:
-        demo.failures.append(Failure(f"cells of {objective}", str(error)))
-        return []
+    return conclude(out, failures, console)

@@ -17,6 +17,7 @@ LAYERS = {
     "mae_bench.objectives": 2,
     "mae_bench.cli": 4,
     "mae_bench.cli_ckpt": 4,
+    "mae_bench.cli_pretrain": 4,
     "mae_bench.cli_results": 4,
     "mae_bench.cli_tools": 4,
     "mae_bench.cli_words": 4,

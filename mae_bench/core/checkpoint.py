@@ -88,6 +88,15 @@ def load(folder: Path, key: str, device: torch.device) -> tuple[dict[str, Any], 
     return None
 
 
+def newest(folder: Path) -> dict[str, Any] | None:
+    """The newest whole state of whatever training it is, or None where there is none."""
+    for name in ("last", "prev"):
+        found = _read_manifest(folder / name)
+        if found is not None and _sha256(folder / name / STATE) == found.sha256:
+            return torch.load(folder / name / STATE, map_location="cpu", weights_only=True)
+    return None
+
+
 def _read_manifest(folder: Path) -> Manifest | None:
     try:
         return Manifest(**json.loads((folder / MANIFEST).read_text()))

@@ -8,7 +8,6 @@ import pytest
 from mae_bench import demo as demos
 from mae_bench.core.errors import ConfigError, EnvironmentFault, Stopped
 from mae_bench.core.run import Run
-from mae_bench.demo import Demo
 from mae_bench.options import Options
 from mae_bench.pretrain import pretrain
 from mae_bench.runner import Failure
@@ -19,40 +18,50 @@ from tests.runner.conftest import write_images
 SETTINGS = {"pretrain.epochs": "1", "pretrain.warmup_epochs": "0", "pretrain.batch_size": "4", "pretrain.image_size": "32"}
 
 
+def make(out, folder, options):
+    return demos.make_chain(out, {"folder": folder}, SETTINGS, options, Screen())
+
+
 @pytest.fixture
 def demo(tmp_path):
     folder = write_images(tmp_path / "data")
-    return Demo(tmp_path / "out", {"folder": folder}, SETTINGS, {}, Options(), Screen())
+    return make(tmp_path / "out", folder, Options())
 
 
 def finish(demo, objective="mae"):
     """Pretrain as the job does."""
     run = Run(demo.out / "pretrain" / objective)
-    own = demos.settings_of(objective, demo.pretraining)
-    pretrain(objective, demos.ARCH, open_data(f"folder={demo.data['folder']}"), own, run, recipe=demos.RECIPE)
+    own = demos.pretraining(objective, SETTINGS).settings
+    pretrain(objective, demos.ARCH, open_data(f"folder={demo.data['folder']}"), dict(own), run, recipe=demos.RECIPE)
     return run.out
 
 
-def prepared(demo):
-    return demos._pretraining(demo, "mae").prepare()
+def prepared(demo, **settings):
+    return demo.job(demos.pretraining("mae", {**SETTINGS, **settings})).prepare()
 
 
 def test_a_pretraining_counts_for_its_settings_only(demo):
     assert prepared(demo) == "run"
     folder = finish(demo)
     assert prepared(demo) == "done"
-    other = replace(demo, pretraining={**SETTINGS, "mae.mask_ratio": "0.5"})
     for _ in range(2):  # what was refused once is not taken for done the second time
         with pytest.raises(ConfigError, match="mask_ratio"):
-            prepared(other)
+            prepared(demo, **{"mae.mask_ratio": "0.5"})
     assert prepared(demo) == "done"
     (folder / "model.safetensors").write_bytes(b"other weights")
     assert prepared(demo) == "run"
 
 
 def test_debug_reaches_the_pretraining(demo):
-    assert "--debug" not in demos._pretraining(demo, "mae").command
-    assert "--debug" in demos._pretraining(replace(demo, options=Options(debug=True)), "mae").command
+    mae = demos.pretraining("mae", SETTINGS)
+    assert "--debug" not in demo.job(mae).command
+    assert "--debug" in replace(demo, options=Options(debug=True)).job(mae).command
+
+
+def test_settings_of_one_objective_win_over_those_for_all():
+    settings = {"mae.epochs": "3", "pretrain.epochs": "1", "simclr.epochs": "5", "linear.epochs": "9"}
+    assert demos.pretraining("mae", settings).settings == {"epochs": "3"}
+    assert demos.pretraining("supervised", settings).settings == {"epochs": "1"}
 
 
 def test_a_report_that_cannot_be_written_hides_no_failure(demo, monkeypatch):
