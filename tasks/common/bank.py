@@ -23,7 +23,7 @@ from mae_bench.core.samples import Failure, Skipped
 from mae_bench.core.seeding import generator
 from tasks.common.features import View, extract
 from tasks.common.images import split_of
-from tasks.common.sizes import input_size
+from tasks.common.sizes import check_pool, input_size
 
 if TYPE_CHECKING:
     from backbones.source import Source
@@ -78,8 +78,10 @@ def banks(source: "Source", data: "DataHandle", config: "Pooled", run: Run) -> t
     Damaged images of `train` are left out, named in `skipped.jsonl` and limited by `run.max_skipped`.
 
     Raises:
+        ConfigError: the class token of a network without one, or an input size that is not whole patches.
         InputError: an image of `val` is damaged, or too many of `train`.
     """
+    check_pool(source.spec, config.pool)
     backbone = source.build(seed=run.seed)
     view = View(input_size(backbone.spec, config.image_size), config.crop_ratio)
     wanted = _Wanted(backbone, data, config.pool, view, _digest(backbone) if run.cache else "")

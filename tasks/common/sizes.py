@@ -1,6 +1,6 @@
 """Sizes that classification tasks work out: of the input, of the batch, and of the crop."""
 
-from backbones.contract import BackboneSpec
+from backbones.contract import BackboneSpec, Pool
 from mae_bench.core.errors import ConfigError
 
 
@@ -17,6 +17,12 @@ def input_size(spec: BackboneSpec, side: int | None) -> tuple[int, int]:
             f"image_size={min(size)} is no multiple of the patch size {spec.patch_size} of {spec.name}; use {below}"
         )
     return size
+
+
+def check_pool(spec: BackboneSpec, pool: Pool) -> None:
+    """Raise ConfigError for the class token of a network that has none."""
+    if pool == "cls" and spec.num_prefix_tokens == 0:
+        raise ConfigError(f"pool=cls needs a class token, and {spec.name} has none; set pool=mean")
 
 
 def crop_ratio(size: tuple[int, int], ratio: float | None) -> float:

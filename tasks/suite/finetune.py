@@ -108,9 +108,10 @@ def tune(source: "Source", data: "DataHandle", config: Config, run: Run, kind: C
     from mae_bench.core.engine import train
     from tasks.common.features import View, measure
     from tasks.common.images import split_of
-    from tasks.common.sizes import crop_ratio, input_size
+    from tasks.common.sizes import check_pool, crop_ratio, input_size
     from tasks.common.train import training_key
 
+    check_pool(source.spec, config.pool)
     size = input_size(source.spec, config.image_size)
     view = View(size, crop_ratio(size, config.crop_ratio))
     model = build(source, len(data.classes), config, run, size, kind)

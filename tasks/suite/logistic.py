@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tasks.handle import DataHandle
 
 KIND = "classification"
-REQUIRES = ("sklearn",)
+REQUIRES: tuple[str, ...] = ()
 METRICS = ACCURACIES
 SELECTION = "the penalty with the best accuracy on a part of train held out; fitted anew on all of train"
 

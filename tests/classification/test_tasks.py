@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -191,6 +192,16 @@ def test_the_penalty_is_searched_as_clip_does(source, colours, tmp_path):
 def test_U03_more_neighbours_than_images(source, data, tmp_path):
     with pytest.raises(ConfigError, match=r"knn\.k=201 neighbours of 200 training images"):
         knn.evaluate(source, data, knn.Config(k=201), Run(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("task", "recipe"), [(knn, "paper"), (linear, "paper"), (linear, "cached"), (logistic, "paper"), (finetune, "paper")]
+)
+def test_a_class_token_that_is_not_there(task, recipe, source, colours, tmp_path):
+    without = replace(source, spec=replace(source.spec, num_prefix_tokens=0))
+    config = task.RECIPES[recipe].override({"pool": "cls", **({"k": 3, "also_k": "[]"} if task is knn else {})})
+    with pytest.raises(ConfigError, match="pool=cls needs a class token, and vit_demo_patch8 has none; set pool=mean"):
+        task.evaluate(without, open_data(f"folder={colours}"), config, Run(tmp_path))
 
 
 def test_image_size_must_fit_the_patches(source, data, tmp_path):
