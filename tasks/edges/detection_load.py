@@ -79,8 +79,8 @@ def _check(path: str, found: dict[str, Tensor], wanted: dict[str, Tensor], unuse
         if name in found and found[name].shape != value.shape
     ]
     broken = [name for name, value in found.items() if value.is_floating_point() and not bool(value.isfinite().all())]
-    for what, names in (("missing", missing), ("unexpected", unexpected), ("other shapes of", shapes), ("not finite:", broken)):
+    for what, names in (("missing", missing), ("unexpected", unexpected), ("of other shapes", shapes), ("not finite", broken)):
         if names:
             raise InputError(
-                f"{path}: {len(names)} {what} tensors ({first(names)}); take the recipe and -m that the detector was trained with"
+                f"{path}: {len(names)} tensors {what} ({first(names)}); take the recipe and -m that the detector was trained with"
             )

@@ -5,7 +5,7 @@ those with Cascade Mask R-CNN, `paper-lvis*` those on LVIS. `paper-mae` and `pap
 the COCO table of the MAE paper (arXiv 2111.11429), as far as it is stated.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mae_bench.core import find
 from tasks.contract import Metric
@@ -13,11 +13,13 @@ from tasks.suite._detection_config import Config, HeadConfig
 from tasks.suite._detection_recipes import DEVIATIONS_OF, RECIPES
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from backbones.source import Source
     from mae_bench.core.run import Run
     from tasks.handle import DataHandle
 
-__all__ = ["DEVIATIONS", "DEVIATIONS_OF", "METRICS", "RECIPES", "Config", "HeadConfig", "evaluate"]
+__all__ = ["DEVIATIONS", "DEVIATIONS_OF", "METRICS", "RECIPES", "Config", "HeadConfig", "evaluate", "export_native"]
 
 PARTS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl", "APr", "APc", "APf")
 """COCO's twelve figures: average precision over IoU 0.50 to 0.95, at 0.50, at 0.75, and of small, medium and large objects;
@@ -58,3 +60,17 @@ def evaluate(source: "Source", data: "DataHandle", config: Config, run: "Run") -
     except ModuleNotFoundError as error:
         raise find.missing(error, "task detection") from error
     return detection_run.evaluate(source, data, config, run)
+
+
+def export_native(source: "Source", config: Config, path: "Path", **options: Any) -> None:
+    """Write a cell's LazyConfig of Detectron2; `options` are those of `tasks.edges.detection_export.export_native`.
+
+    Raises:
+        ConfigError: settings that Detectron2 has no words for.
+        EnvironmentFault: a package is missing.
+    """
+    try:
+        from tasks.edges import detection_export
+    except ModuleNotFoundError as error:
+        raise find.missing(error, "task detection") from error
+    detection_export.export_native(source, config, path, **options)
