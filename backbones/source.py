@@ -181,7 +181,7 @@ def _open_timm(asked: Asked, model: str) -> Source:
 def _open_hf(asked: Asked, model: str) -> Source:
     from backbones import hub
 
-    return _opened(asked, model, _read(asked, hub.hf_folder(model)))  # pyright: ignore[reportAttributeAccessIssue]
+    return _opened(asked, model, _read(asked, hub.hf_folder(model)))
 
 
 def _open_release(asked: Asked, name: str) -> Source:

@@ -19,10 +19,11 @@ from pathlib import Path
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
+from backbones.opened import OpenFile
 from backbones.source import Source, open_source
 from backbones.zoo import vit
 
-Way = Callable[[], torch.nn.Module | tuple[Source, object]]
+Way = Callable[[], torch.nn.Module | str | tuple[Source, object]]
 
 
 def bare(path: Path, arch: vit.Arch) -> torch.nn.Module:
@@ -67,6 +68,7 @@ def measure(path: Path, arch: vit.Arch, rounds: int, *, cold: bool) -> dict[str,
         "open + build": lambda: ours(path, hashed=False),
         "open + build + hash": lambda: ours(path),
         "open + hash (inspect)": lambda: ours(path, build=False),
+        "hash alone": lambda: OpenFile(path).sha256,
     }
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for number in range(rounds + 1):

@@ -62,5 +62,5 @@ def test_looking_at_a_large_file_takes_no_memory_for_its_tensors(tmp_path):
         size = path.stat().st_size
         assert size > 300 * MIB and rows == len(state)
         assert opened < 100 * MIB
-        # What is built is a copy, and one only.
-        assert size - 20 * MIB < built < size + 100 * MIB
+        # What is built is a copy, and one only; some of what was freed before may be used again.
+        assert size / 2 < built < size + 100 * MIB
