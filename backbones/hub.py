@@ -1,5 +1,6 @@
-"""`timm:NAME`: pretrained weights of timm's catalogue, fetched as a file and then read like any other."""
+"""`timm:NAME` and `hf:ORG/NAME`: published weights, fetched into huggingface_hub's cache and then read like any other file."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,14 +8,79 @@ from typing import Any
 import timm
 import torch
 from huggingface_hub import hf_hub_download
-from timm.models.vision_transformer import VisionTransformer
-from torch import nn
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
+from backbones import catalogue
 from backbones.families import Converted
+from backbones.reading import CONFIG, INDEX, PREPROCESSOR
 from mae_bench.core.config import nearest
-from mae_bench.core.errors import ConfigError, EnvironmentFault
+from mae_bench.core.errors import ConfigError, EnvironmentFault, InputError
 
 WEIGHTS = "model.safetensors"
+# Preferred first. Shards of several files come with an index that names them.
+HF_WEIGHTS = (WEIGHTS, "pytorch_model.bin")
+NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+
+
+def hf_folder(name: str) -> Path:
+    """The folder of a model on huggingface.co: `config.json`, `preprocessor_config.json` and the weights.
+
+    Files that are in the cache are not fetched again, downloads that were cut go on, and all files are of one commit. Without
+    a connection the commit that was fetched last is used.
+
+    Args:
+        name: `ORG/NAME`.
+
+    Raises:
+        ConfigError: no such model, or one that has to be asked for.
+        InputError: a model without weights that can be read.
+        EnvironmentFault: the model is not in the cache and cannot be fetched.
+    """
+    if not NAME.fullmatch(name):
+        raise ConfigError(f"hf:{name}: a name on huggingface.co is ORG/NAME, such as hf:facebook/vit-mae-base")
+    config = _optional(name, CONFIG, None)
+    commit = config.parent.name if config else None
+    for file in HF_WEIGHTS:
+        found = _optional(name, file, commit)
+        if found:
+            _optional(name, PREPROCESSOR, found.parent.name, offline=True)
+            return found.parent
+    if _optional(name, INDEX, commit):
+        raise InputError(f"hf:{name}: its weights are in several files; download the folder and give its path: -m NAME=PATH")
+    raise InputError(f"hf:{name}: has neither {' nor '.join(HF_WEIGHTS)}")
+
+
+def _optional(name: str, file: str, commit: str | None, *, offline: bool = False) -> Path | None:
+    """A file of a model; None where the model has none. `offline` says that it may also be out of reach."""
+    try:
+        return Path(hf_hub_download(name, file, revision=commit))
+    except LocalEntryNotFoundError as error:
+        if offline:
+            return None
+        raise _unreachable(f"hf:{name}", file, name, error, "PATH") from error
+    except EntryNotFoundError:
+        return None
+    except GatedRepoError:
+        raise ConfigError(f"hf:{name}: has to be asked for at https://huggingface.co/{name}; then run: hf auth login") from None
+    except (RepositoryNotFoundError, RevisionNotFoundError):
+        raise ConfigError(
+            f"hf:{name}: no such model on huggingface.co, or a private one (then run: hf auth login); look at the spelling"
+        ) from None
+    except OSError as error:
+        raise _unreachable(f"hf:{name}", file, name, error, "PATH") from error
+
+
+def _unreachable(source: str, file: str, repository: str, error: OSError, path: str) -> EnvironmentFault:
+    return EnvironmentFault(
+        f"{source}: cannot fetch {file} of {repository} ({type(error).__name__}); "
+        f"download it elsewhere and give its path instead: -m NAME={path}"
+    )
 
 
 def timm_network(name: str) -> Any:
@@ -31,11 +97,7 @@ def timm_network(name: str) -> Any:
         known = timm.list_pretrained(f"{architecture}.*") if tag else timm.list_models(f"{architecture[:4]}*")
         hint = nearest(name, known) if known else "see timm.list_models()"
         raise ConfigError(f"timm:{name}: {str(error).rstrip('.')}; {hint}") from None
-    if type(net) is not VisionTransformer:
-        raise ConfigError(f"timm:{name} is a {type(net).__name__}; only timm's VisionTransformer is supported yet")
-    block: Any = net.blocks[0]
-    if not isinstance(net.norm_pre, nn.Identity) or type(block.mlp.act) is not nn.GELU:
-        raise ConfigError(f"timm:{name} has a norm before its blocks or another activation than GELU, which is not supported yet")
+    catalogue.check(f"timm:{name}", net)
     return net
 
 
@@ -49,18 +111,16 @@ def timm_file(name: str, net: Any) -> Path:
     repository = net.pretrained_cfg.get("hf_hub_id")
     if not repository:
         raise ConfigError(f"timm:{name} has no pretrained weights; see timm.list_pretrained('vit_*')")
+    file = net.pretrained_cfg.get("hf_hub_filename") or WEIGHTS
     try:
-        return Path(hf_hub_download(repository, net.pretrained_cfg.get("hf_hub_filename") or WEIGHTS))
+        return Path(hf_hub_download(repository, file))
     except OSError as error:
-        raise EnvironmentFault(
-            f"timm:{name}: cannot fetch {WEIGHTS} of {repository} ({type(error).__name__}); "
-            "download it elsewhere and give its path instead: -m NAME=PATH/model.safetensors"
-        ) from error
+        raise _unreachable(f"timm:{name}", file, repository, error, f"PATH/{file}") from error
 
 
 def with_facts(converted: Converted, net: Any) -> Converted:
-    """Replace what the shapes of a file leave to guess by what timm knows: heads, epsilon, mean and std."""
-    attention, cfg = net.blocks[0].attn, net.pretrained_cfg
-    arch = converted.arch.model_copy(update={"num_heads": attention.num_heads, "norm_eps": net.blocks[0].norm1.eps})
+    """Replace what the shapes of a file leave to guess by what timm knows: heads, epsilon, activation, mean and std."""
+    cfg = net.pretrained_cfg
+    arch = converted.arch.model_copy(update=catalogue.facts(net))
     spec = replace(converted.spec, mean=tuple(cfg["mean"]), std=tuple(cfg["std"]))
     return replace(converted, arch=arch, spec=spec, notes=())

@@ -105,8 +105,8 @@ def test_ordinary_names_are_taken(name):
         ("x=", "no model after the '='"),
         ("timm:vit_tiny_patch16_225", "Unknown model .*did you mean vit_tiny_patch16_224"),
         ("timm:vit_base_patch16_224.mea", "did you mean vit_base_patch16_224.mae"),
-        ("timm:resnet18", "only timm's VisionTransformer"),
-        ("timm:vit_base_patch16_clip_224.openai", "a norm before its blocks"),
+        ("timm:resnet18", "is a ResNet, which is not supported"),
+        ("timm:vit_small_patch16_rope_224", "is not supported"),
     ],
 )
 def test_text_of_no_known_form_is_a_usage_error_with_a_hint(text, match):
