@@ -10,14 +10,15 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import IO
 
+from mae_bench.core import processes
 from mae_bench.core.errors import Diverged, EnvironmentFault, MaeBenchError, Stopped
 from mae_bench.core.files import write_json
-from mae_bench.core.progress import Bar, FileReporter, Reporter
+from mae_bench.core.progress import Bar, FileReporter, Reporter, Silent
 from mae_bench.core.signals import ASKING
 from mae_bench.lines import Lines
 from results.store import STATUS
@@ -41,7 +42,12 @@ def started_as_job() -> bool:
 
 
 def reporter(folder: Path) -> Reporter:
-    """Progress goes to a file when a parent shows it, else to the terminal, or as lines to what is none."""
+    """Progress goes to a file when a parent shows it, else to the terminal, or as lines to what is none.
+
+    Of several processes of one training only the main one tells.
+    """
+    if not processes.is_main():
+        return Silent()
     if started_as_job():
         return FileReporter(folder)
     return Bar() if sys.stdout.isatty() else Lines()
@@ -87,6 +93,8 @@ def is_locked(folder: Path) -> bool:
 def work_in(folder: Path, work: Callable[[], None], *, debug: bool = False) -> int:
     """Do the work of a job in its folder and leave how it ended in `status.json`.
 
+    Of several processes of one training only the main one locks the folder and writes there.
+
     Args:
         folder: the job's folder; locked while the work is done.
         work: raises for everything that goes wrong.
@@ -97,7 +105,7 @@ def work_in(folder: Path, work: Callable[[], None], *, debug: bool = False) -> i
     """
     try:
         end_with_parent()
-        with locked(folder), stop_at_once():
+        with locked(folder) if processes.is_main() else nullcontext(), stop_at_once():
             _leave(folder, "running", "", 0)
             state, code, message = _outcome(work, debug)
             _leave(folder, state, message, code)
@@ -159,6 +167,8 @@ def stop_at_once() -> Iterator[None]:
 
 
 def _leave(folder: Path, state: str, message: str, code: int) -> None:
+    if not processes.is_main():
+        return
     write_json(folder / STATUS, {"state": state, "message": message, "exit_code": code, "pid": os.getpid(), "time": time.time()})
 
 

@@ -1,5 +1,6 @@
 """Two processes train as one does: the same losses, the same weights, one writer."""
 
+import json
 import os
 import subprocess
 import sys
@@ -56,6 +57,18 @@ def test_two_processes_make_the_steps_of_one(images, tmp_path, objective):
     # Adam's first steps divide small gradients by small gradients: their rounding shows in the weights.
     assert all(torch.allclose(weights[name], shared[name], atol=2e-4) for name in weights)
     assert not list((tmp_path / "two").rglob("*.tmp"))
+
+
+def test_the_command_runs_under_torchrun(images, tmp_path):
+    """One of the processes locks the folder and writes; with another number of them the same steps come out."""
+    words = ["pretrain", "mae", "--arch", "vit_demo_patch8", "--recipe", "demo", "-d", f"folder={images}", "--threads", "1"]
+    small = ["epochs=2", "batch_size=12", "warmup_epochs=1", "image_size=32"]
+    start(1, "command_child.py", *words, "-o", tmp_path / "one", *small)
+    start(2, "command_child.py", *words, "-o", tmp_path / "two", *small)
+    (one, _), (two, _) = ran(tmp_path / "one"), ran(tmp_path / "two")
+    assert len(one) == 8 and two == pytest.approx(one, rel=1e-5)
+    assert json.loads((tmp_path / "two" / "status.json").read_text())["state"] == "done"
+    assert (tmp_path / "two" / "reconstructions.png").exists()
 
 
 def test_contrastive_losses_gather_the_negatives_of_all_processes(tmp_path):
