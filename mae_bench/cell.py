@@ -15,7 +15,7 @@ from mae_bench.core.files import write_json
 from mae_bench.job import Busy, log_to_stderr, reporter, work_in
 from mae_bench.measured import make_record
 from mae_bench.watched import Watched
-from results.keeping import check_readable, write_record
+from results.keeping import check_readable, has_record, write_record
 from results.request import Request, read_request
 from results.store import read_object
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from tasks.handle import DataHandle
 
 ELAPSED = "elapsed.json"
+NATIVE = "native_config.py"
+"""The cell as a config of the framework it stands on."""
 FEATURES = ".features"
 """Folder of an output folder in which its cells share the features of checkpoints; no model can be called so."""
 SECONDS_BETWEEN_NOTES = 5.0
@@ -35,15 +37,16 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="mae_bench.cell", description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--key", default="", help="refuse a request of another key")
+    parser.add_argument("--anew", action="store_true", help="measure also what has a record")
     given = parser.parse_args(words)
     log_to_stderr()
     request = read_request(given.folder, _to_stderr)
     debug = request is not None and request.debug
-    return work_in(given.folder, lambda: measure(given.folder, given.key), debug=debug)
+    return work_in(given.folder, lambda: measure(given.folder, given.key, anew=given.anew), debug=debug)
 
 
-def measure(folder: Path, key: str = "") -> None:
-    """Do what the request in the folder asks for and leave the record.
+def measure(folder: Path, key: str = "", *, anew: bool = False) -> None:
+    """Do what the request in the folder asks for and leave the record; where another process has just left it, nothing.
 
     Raises:
         Busy: the request is not the expected one any more, since another program has replaced it.
@@ -55,6 +58,8 @@ def measure(folder: Path, key: str = "") -> None:
     if key and request.key != key:
         raise Busy(str(folder))
     check_readable(folder)
+    if has_record(folder, request.key) and not anew:
+        return
     _limit_threads(request.threads)
     task, config, source, data = _open(request)
     from mae_bench.core.run import Run
@@ -71,6 +76,8 @@ def measure(folder: Path, key: str = "") -> None:
         cache=folder.parents[3] / FEATURES,
     )
     watched = Watched(source)
+    if request.export_native:
+        task.export_native(source, config, folder / NATIVE)
     with Clock(folder) as clock, run.reporter.live():
         found = task.evaluate(watched, data, config, run)
         session = clock.session

@@ -15,6 +15,19 @@ DEFAULT_RECIPE = "paper"
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """A task that is asked for."""
+
+    task: str
+    recipe: str
+    settings: Mapping[str, Any]
+    """What is changed of the recipe, by key."""
+    seeds: tuple[int, ...]
+    apart: bool = False
+    """Whether changed settings make a folder of their own, so that several of a task fit into one plan."""
+
+
+@dataclass(frozen=True)
 class Choice:
     """A task with the settings it is to run with."""
 
@@ -24,6 +37,9 @@ class Choice:
     config: Config
     changes: dict[str, Any]
     fault: str
+    seeds: tuple[int, ...] = (0,)
+    folder: str = ""
+    """Name of its folder below a model's."""
 
 
 @dataclass(frozen=True)
@@ -91,20 +107,38 @@ def check_overrides(overrides: Mapping[str, str], words: Sequence[tuple[str, str
             raise ConfigError(f"setting {key!r}: {task} {why}; {nearest(task, planned)}")
 
 
-def choose(words: Sequence[tuple[str, str]], overrides: Mapping[str, str], room: str) -> tuple[list[Choice], tuple[Blocked, ...]]:
-    """Load the tasks and make their settings; those whose packages are missing come apart."""
-    choices, blocked = [], []
-    for task, name in words:
-        try:
-            module = load_task(task, room)
-        except EnvironmentFault as error:
-            blocked.append(Blocked(f"{task}:{name}", str(error)))
-            continue
-        recipe = find_recipe(module, task, name)
+def wanted_of(words: Sequence[tuple[str, str]], overrides: Mapping[str, str], seeds: Sequence[int], room: str) -> list[Wanted]:
+    """The tasks of a command line, each with the settings that name it."""
+    check_overrides(overrides, words, room)
+    found = []
+    for task, recipe in words:
         own = {key.partition(".")[2]: value for key, value in overrides.items() if key.partition(".")[0] == task}
-        config = recipe.override(own, where=task) if own else recipe
-        choices.append(Choice(task, name, module, config, changes_of(config, recipe), _lacking(module, task)))
-    return choices, tuple(blocked)
+        found.append(Wanted(task, recipe, own, tuple(seeds)))
+    return found
+
+
+def choose(wanted: Sequence[Wanted], room: str) -> tuple[list[Choice], tuple[Blocked, ...]]:
+    """Load the tasks and make their settings; those whose packages are missing come apart.
+
+    Raises:
+        ConfigError: an unknown task, recipe or setting, or the same task twice with the same settings.
+    """
+    choices: list[Choice] = []
+    blocked: list[Blocked] = []
+    for one in wanted:
+        try:
+            module = load_task(one.task, room)
+        except EnvironmentFault as error:
+            blocked.append(Blocked(f"{one.task}:{one.recipe}", str(error)))
+            continue
+        recipe = find_recipe(module, one.task, one.recipe)
+        config = recipe.override(one.settings, where=one.task) if one.settings else recipe
+        changes = changes_of(config, recipe)
+        folder = f"{one.task}-{one.recipe}" + (f"-{config.digest()[:8]}" if one.apart and changes else "")
+        if folder in [choice.folder for choice in choices]:
+            raise ConfigError(f"{one.task}:{one.recipe} stands twice in the grid with the same settings; keep one")
+        choices.append(Choice(one.task, one.recipe, module, config, changes, _lacking(module, one.task), one.seeds, folder))
+    return choices, tuple(dict.fromkeys(blocked))
 
 
 def _lacking(module: ModuleType, task: str) -> str:

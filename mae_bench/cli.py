@@ -13,11 +13,11 @@ from typer.exceptions import TyperException
 
 from mae_bench import __version__
 from mae_bench.cli_ckpt import ckpt_app
+from mae_bench.cli_pretrain import ablate, visualize
 from mae_bench.cli_results import reference, table
 from mae_bench.cli_tools import HELP, data_app, doctor, setup_app, show_app
 from mae_bench.cli_words import (
     KINDS,
-    Data,
     Debug,
     Device,
     Jobs,
@@ -43,7 +43,13 @@ app = typer.Typer(
 )
 for _name, _part in (("ckpt", ckpt_app), ("data", data_app), ("show", show_app), ("setup", setup_app)):
     app.add_typer(_part, name=_name)
-for _name, _call in (("doctor", doctor), ("table", table), ("reference", reference)):
+for _name, _call in (
+    ("doctor", doctor),
+    ("table", table),
+    ("reference", reference),
+    ("ablate", ablate),
+    ("visualize", visualize),
+):
     app.command(_name)(_call)
 
 
@@ -97,12 +103,19 @@ def pretrain(
 
 @app.command()
 def run(
-    model: Annotated[list[str], typer.Option("-m", "--model", metavar="[NAME=]SRC", help="Checkpoint; see `ls models`.")],
-    task: Annotated[list[str], typer.Option("-t", "--task", metavar="TASK[:RECIPE],...", help="See `ls recipes`.")],
-    data: Data,
     out: Out,
-    settings: Settings = None,
-    seeds: Annotated[str, typer.Option(metavar="0,1,2", help="One cell for each.")] = "0",
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[GRID.yaml] [KEY=VALUE]...", help="A grid file; settings, such as linear.epochs=10."),
+    ] = None,
+    model: Annotated[list[str] | None, typer.Option("-m", "--model", metavar="[NAME=]SRC", help="See `ls models`.")] = None,
+    task: Annotated[list[str] | None, typer.Option("-t", "--task", metavar="TASK[:RECIPE],...", help="See `ls recipes`.")] = None,
+    data: Annotated[list[str] | None, typer.Option("-d", "--data", metavar="DATASET=PATH", help="May be given again.")] = None,
+    seeds: Annotated[str | None, typer.Option(metavar="0,1,2", help="One cell for each; 0.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run and what it would cost.")] = False,
+    time_limit: Annotated[str | None, typer.Option(metavar="1h30m", help="For each cell; the next run goes on.")] = None,
+    allow_partial: Annotated[bool, typer.Option("--allow-partial", help="Start what a checkpoint lacks at random.")] = False,
+    export_native: Annotated[bool, typer.Option("--export-native", help="Leave the config of the task's framework too.")] = False,
     device: Device = None,
     precision: Precision = None,
     threads: Threads = None,
@@ -112,18 +125,22 @@ def run(
     debug: Debug = False,
 ) -> int:
     """Measure checkpoints on tasks; what is finished is skipped, what was stopped goes on."""
-    from mae_bench.choose import parse_seeds
-    from mae_bench.core.config import parse_assignments
     from mae_bench.options import make_options
-    from mae_bench.plan import make_plan
-    from mae_bench.runner import run_plan
+    from mae_bench.start import Asked, run_asked
 
-    overrides, numbers = parse_assignments(settings or []), parse_seeds(seeds)
     options = make_options(
-        device=device, precision=precision, threads=threads, workers=workers, jobs=jobs, debug=debug, overwrite=overwrite
+        device=device,
+        precision=precision,
+        threads=threads,
+        workers=workers,
+        jobs=jobs,
+        debug=debug,
+        overwrite=overwrite,
+        allow_partial=allow_partial,
+        export_native=export_native,
+        time_limit=time_limit,
     )
-    plan = make_plan(model, task, data, out, overrides=overrides, seeds=numbers, options=options)
-    return run_plan(plan, out, options, Console())
+    return run_asked(Asked(model or [], task or [], data or [], words or [], seeds), out, options, Console(), dry_run=dry_run)
 
 
 @app.command()

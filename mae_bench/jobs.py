@@ -33,6 +33,8 @@ class Job:
     """Their weight."""
     summary: Callable[[], str] = str
     """A few words about the result of a job that ended well."""
+    time_limit: float | None = None
+    """Seconds after which it is asked to save and stop."""
 
 
 @dataclass(frozen=True)

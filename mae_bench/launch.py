@@ -18,9 +18,12 @@ from mae_bench.core.signals import ASKING
 from mae_bench.ends import STOPS, ended, reason, told, with_status
 from mae_bench.job import BUSY, PARENT
 from mae_bench.jobs import LOG, Display, Job, Outcome, Seen
+from mae_bench.lines import duration
 from results.store import STATUS, read_object
 
 POLL_SECONDS = 0.1
+GRACE_SECONDS = 60.0
+"""Time to save for a job that is over its time limit."""
 BUSY_SECONDS = 3.0
 """Wait before another look at a folder that another process works in."""
 
@@ -31,6 +34,8 @@ class _Running:
     process: subprocess.Popen[bytes]
     slot: int
     started: float
+    late: bool = False
+    """Whether it was asked to stop because its time was over."""
 
     def seen(self) -> Seen:
         """The job as its files tell."""
@@ -63,6 +68,18 @@ def run_jobs(jobs: Sequence[Job], slots: Sequence[Mapping[str, str]], display: D
     """
     with _collect_signals() as asked:
         return _Pool(jobs, slots, display, asked).run()
+
+
+def _end_late(run: _Running) -> None:
+    """Ask a job whose time is over to save and stop; kill it when it does not."""
+    spent = time.monotonic() - run.started
+    if run.job.time_limit is None or spent < run.job.time_limit:
+        return
+    if not run.late:
+        run.late = True
+        run.process.terminate()
+    elif spent > run.job.time_limit + GRACE_SECONDS:
+        os.killpg(run.process.pid, signal.SIGKILL)
 
 
 def check_stopped(outcomes: Sequence[Outcome]) -> None:
@@ -145,6 +162,7 @@ class _Pool:
         for run in list(self.running):
             code = run.process.poll()
             if code is None:
+                _end_late(run)
                 continue
             self.running.remove(run)
             self.free.append(run.slot)
@@ -154,13 +172,18 @@ class _Pool:
                 continue
             seconds = time.monotonic() - run.started
             killed = code < 0 and self.asked.count > 1
-            outcome = Outcome(run.job, "stopped", seconds, "killed") if killed else self._outcome(run.job, code, seconds)
+            outcome = Outcome(run.job, "stopped", seconds, "killed") if killed else self._outcome(run, code, seconds)
             self._end(outcome)
 
-    def _outcome(self, job: Job, code: int, seconds: float) -> Outcome:
+    def _outcome(self, run: _Running, code: int, seconds: float) -> Outcome:
         """How a job ended; one that something else than this program stopped has failed, and the others go on."""
+        job = run.job
         if code in STOPS and self.asked.count:
             return Outcome(job, "stopped", seconds, "stopped")
+        if run.late and code:
+            return Outcome(
+                job, "failed", seconds, f"its time limit of {duration(job.time_limit or 0)} is over; run it again to go on"
+            )
         if code in STOPS:
             return Outcome(job, "failed", seconds, f"{told(job) or 'stopped'} (asked by something else than this program)")
         return with_status(ended(job, code, seconds), code)

@@ -1,6 +1,7 @@
 """How a run uses its machine: device, precision, cores and jobs. None of it belongs to a cell's key."""
 
 import os
+import re
 from dataclasses import dataclass
 
 from mae_bench.core.errors import ConfigError, EnvironmentFault
@@ -25,6 +26,12 @@ class Options:
     debug: bool = False
     overwrite: str = ""
     """`failed`: failed cells start from the beginning; `always`: all do; else only what is missing runs."""
+    allow_partial: bool = False
+    """Whether tensors that a checkpoint lacks may start at random."""
+    export_native: bool = False
+    """Whether the native config of a cell is written beside its record, where its task has one."""
+    time_limit: float | None = None
+    """Seconds that one cell may run at a time; it is stopped then, and goes on with the next run."""
     given: frozenset[str] = frozenset()
     """Names of the options above that a person has set; the others were chosen for this machine."""
 
@@ -39,6 +46,9 @@ def make_options(
     save_seconds: float | None = None,
     debug: bool = False,
     overwrite: str = "",
+    allow_partial: bool = False,
+    export_native: bool = False,
+    time_limit: str | None = None,
 ) -> Options:
     """Fill in what the machine decides: the device, and how many jobs share its cores.
 
@@ -63,8 +73,25 @@ def make_options(
         save_seconds=60.0 if save_seconds is None else save_seconds,
         debug=debug,
         overwrite=overwrite,
+        allow_partial=allow_partial,
+        export_native=export_native,
+        time_limit=None if time_limit is None else parse_time(time_limit),
         given=frozenset(name for name, value in asked.items() if value is not None),
     )
+
+
+def parse_time(text: str) -> float:
+    """Seconds of `90`, `45s`, `30m`, `12h`, `1d` or such joined together, `1h30m`.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    found = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text.strip())
+    parts = [int(part or 0) for part in found.groups()] if found else []
+    seconds = sum(part * unit for part, unit in zip(parts, (86400, 3600, 60, 1), strict=False))
+    if not seconds:
+        raise ConfigError(f"{text!r} is no time; write for example 90s, 30m or 1h30m")
+    return float(seconds)
 
 
 def choose_device(asked: str | None) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mae_bench.choose import ROOM, Blocked, Choice, check_overrides, choose, task_words, version_of
+from mae_bench.choose import ROOM, Blocked, Choice, Wanted, choose, task_words, version_of, wanted_of
 from mae_bench.core.errors import ConfigError
 from mae_bench.options import Options, lacking_device
 from results.names import plain, slug
@@ -52,7 +52,7 @@ def make_plan(
     options: Options,
     room: str = ROOM,
 ) -> Plan:
-    """Make the cells of a command, or say what is wrong with it.
+    """Make the cells of a command line, or say what is wrong with it.
 
     Args:
         models: `[NAME=]SRC` each.
@@ -68,22 +68,44 @@ def make_plan(
         ConfigError: an unknown name or setting, a task without a fitting data set, an override that no cell takes.
         InputError: a checkpoint or data set that cannot be used.
     """
-    words = task_words(tasks)
-    check_overrides(overrides, words, room)
-    choices, blocked = choose(words, overrides, room)
+    wanted = wanted_of(task_words(tasks), overrides, seeds, room)
+    return plan_of(models, wanted, data, out, options=options, room=room)
+
+
+def plan_of(
+    models: Sequence[str], wanted: Sequence[Wanted], data: Sequence[str], out: Path, *, options: Options, room: str = ROOM
+) -> Plan:
+    """Make the cells of tasks that are asked for; everything is checked before anything runs.
+
+    Args:
+        models: `[NAME=]SRC` each.
+        wanted: tasks with their settings and seeds.
+        data: `DATASET=PATH` each.
+        out: folder the cells go into.
+        options: how cells are to be run.
+        room: package that holds the tasks' files.
+
+    Raises:
+        ConfigError: an unknown name or setting, a task without a fitting data set.
+        InputError: a checkpoint or data set that cannot be used.
+    """
+    choices, blocked = choose(wanted, room)
+    if options.export_native:
+        _check_native(choices)
     handles = _open_data(data)
     pairs = [(choice, label, handle) for choice in choices for label, handle in _fitting(choice, handles)]
-    count = len(models) * len(pairs) * len(seeds)
+    count = len(models) * sum(len(choice.seeds) for choice, _, _ in pairs)
     if count > MOST_CELLS:
         raise ConfigError(f"{count} cells are more than {MOST_CELLS}; ask for fewer models, tasks or seeds at a time")
-    sources = _open_sources(models)
+    sources = _open_sources(models, allow_partial=options.allow_partial)
     cells = [
         _cell(source, choice, label, handle, seed, out, options, room)
         for source in sources
         for choice, label, handle in pairs
-        for seed in seeds
+        for seed in choice.seeds
     ]
-    return Plan(tuple(cells), tuple(plain(source.name) for source in sources), tuple(f"{t}:{r}" for t, r in words), blocked)
+    tasks = tuple(dict.fromkeys(f"{one.task}:{one.recipe}" for one in wanted))
+    return Plan(tuple(cells), tuple(plain(source.name) for source in sources), tasks, blocked)
 
 
 def dataset_label(handle: "DataHandle") -> str:
@@ -114,12 +136,19 @@ def _fitting(choice: Choice, handles: Sequence[tuple[str, "DataHandle"]]) -> lis
     return found
 
 
-def _open_sources(models: Sequence[str]) -> list["Source"]:
+def _check_native(choices: Sequence[Choice]) -> None:
+    """Refuse to export the native config of tasks that have none."""
+    if not any(hasattr(choice.module, "export_native") for choice in choices):
+        names = ", ".join(dict.fromkeys(choice.task for choice in choices))
+        raise ConfigError(f"--export-native: {names} has no config of another framework; leave it out")
+
+
+def _open_sources(models: Sequence[str], *, allow_partial: bool) -> list["Source"]:
     from backbones.source import open_source
 
     if not models:
         raise ConfigError("no model; write for example -m random:vit_base_patch16 or -m mae=model.safetensors")
-    sources = [open_source(text) for text in dict.fromkeys(models)]
+    sources = [open_source(text, allow_partial=allow_partial) for text in dict.fromkeys(models)]
     for name, count in Counter(source.name for source in sources).items():
         if count > 1:
             raise ConfigError(f"{count} models are called {plain(name)!r}; give them names: -m NAME=SRC")
@@ -138,6 +167,7 @@ def _cell(
         seed=seed,
         version=version,
         precision=options.precision,
+        partial=bool(source.ledger.missing),
     )
     request = Request(
         key=key,
@@ -160,9 +190,11 @@ def _cell(
         workers=options.workers,
         save_seconds=options.save_seconds,
         debug=options.debug,
+        partial=bool(source.ledger.missing),
+        export_native=options.export_native and hasattr(choice.module, "export_native"),
         room=room,
     )
-    folder = out / slug(source.name) / slug(f"{choice.task}-{choice.recipe}") / slug(label) / f"seed{seed}"
+    folder = out / slug(source.name) / slug(choice.folder) / slug(label) / f"seed{seed}"
     return Cell(folder, request, choice.fault)
 
 

@@ -92,23 +92,24 @@ def cell_jobs(
         announce(cell, stands)
     failures = [fault for cell, stands in found if (fault := _fault(cell, stands)) is not None]
     jobs = [
-        cell_job(cell, stands, console, (weights or {}).get(cell.request.task, 1.0))
+        cell_job(cell, stands, options, console, (weights or {}).get(cell.request.task, 1.0))
         for cell, stands in found
         if stands.to_run and not cell.fault
     ]
     return jobs, failures
 
 
-def cell_job(cell: Cell, stands: Standing, console: Console, weight: float = 1.0) -> Job:
+def cell_job(cell: Cell, stands: Standing, options: Options, console: Console, weight: float = 1.0) -> Job:
     """The job that measures one cell."""
     return Job(
         name=cell.request.title,
-        command=python("mae_bench.cell", str(cell.folder), "--key", cell.request.key),
+        command=python("mae_bench.cell", str(cell.folder), "--key", cell.request.key, *(("--anew",) if stands.anew else ())),
         folder=cell.folder,
         weight=weight,
         prepare=partial(prepare, cell, stands),
         then=partial(_compare, cell, stands.before, console),
         summary=partial(summary, cell.folder),
+        time_limit=options.time_limit,
     )
 
 

@@ -1,7 +1,9 @@
-"""From words of the command line to calls: a pretraining, a recipe's text."""
+"""From words of the command line to calls: a run, a pretraining, a recipe's text."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -9,6 +11,69 @@ from mae_bench.core import find
 from mae_bench.core.config import Config, nearest, parse_assignments
 from mae_bench.core.errors import ConfigError
 from mae_bench.listing import OBJECTIVES, TASKS
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mae_bench.grid import Limits
+    from mae_bench.options import Options
+    from mae_bench.plan import Plan
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a `run` command asks for."""
+
+    models: list[str]
+    tasks: list[str]
+    data: list[str]
+    words: list[str]
+    """A grid file, settings."""
+    seeds: str | None
+
+
+def run_asked(asked: Asked, out: Path, options: "Options", console: "Console", *, dry_run: bool) -> int:
+    """The work of the `run` command; a dry run shows what would be done and gives 0.
+
+    Raises:
+        MaeBenchError: anything that is wrong with what is asked for, before anything runs.
+    """
+    from mae_bench import preview
+    from mae_bench.grid import Limits
+    from mae_bench.runner import run_plan
+    from results.table import build_table
+
+    plan, limits = _plan(asked, out, options)
+    if dry_run or limits != Limits():
+        earlier = build_table([out], lambda line: None) if out.is_dir() else None
+        found = preview.previews(plan, options.overwrite, preview.make_estimator(earlier, options.device))
+        if dry_run:
+            preview.show(found, plan, options.jobs, console)
+        preview.check_limits(found, limits)
+    return 0 if dry_run else run_plan(plan, out, options, console)
+
+
+def _plan(asked: Asked, out: Path, options: "Options") -> "tuple[Plan, Limits]":
+    from mae_bench.choose import parse_seeds
+    from mae_bench.grid import Limits, read_grid
+    from mae_bench.plan import make_plan, plan_of
+
+    files = [word for word in asked.words if word.endswith((".yaml", ".yml")) and "=" not in word]
+    overrides = parse_assignments([word for word in asked.words if word not in files])
+    if not files:
+        for flag, given in (("-m", asked.models), ("-t", asked.tasks), ("-d", asked.data)):
+            if not given:
+                raise ConfigError(f"{flag} is missing; give -m, -t and -d, or a grid file")
+        seeds = parse_seeds(asked.seeds or "0")
+        return make_plan(asked.models, asked.tasks, asked.data, out, overrides=overrides, seeds=seeds, options=options), Limits()
+    given = [
+        flag for flag, one in (("-m", asked.models), ("-t", asked.tasks), ("-d", asked.data), ("--seeds", asked.seeds)) if one
+    ]
+    if len(files) > 1 or given or overrides:
+        what = "a second grid file" if len(files) > 1 else ", ".join(given) or "KEY=VALUE"
+        raise ConfigError(f"{what} beside {files[0]}: a grid file says all of it; leave one of them out")
+    grid = read_grid(Path(files[0]))
+    return plan_of(grid.models, grid.wanted(), grid.data, out, options=options), grid.limits
 
 
 def pretrain_in(

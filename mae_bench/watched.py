@@ -13,7 +13,7 @@ class Watched:
 
     def __init__(self, source: "Source") -> None:
         self._source = source
-        self._options: DenseOptions | None = None
+        self.options: DenseOptions | None = None
         self.images = 0
         """That went through the backbones built from it."""
         self.input_size: tuple[int, int] | None = None
@@ -24,14 +24,14 @@ class Watched:
 
     def build(self, options: "DenseOptions | None" = None, *, seed: int = 0) -> "Backbone":
         """Build, and count what goes through; see `backbones.source.Source.build`."""
-        self._options = options
+        self.options = options
         backbone = self._source.build(options, seed=seed)
         backbone.register_forward_pre_hook(self._count, with_kwargs=True)
         return backbone
 
     def ledger_built(self) -> "Ledger":
         """What became of every tensor in the last backbone built."""
-        return self._source.ledger if self._options is None else self._source.ledger_for(self._options)
+        return self._source.ledger if self.options is None else self._source.ledger_for(self.options)
 
     def gflops(self) -> float | None:
         """Billions of floating-point operations of one forward pass for one image of the size seen.
@@ -46,7 +46,7 @@ class Watched:
         from backbones.contract import DenseOptions
 
         source = self._source
-        empty = source._zoo.empty(source.arch, source.spec, self._options or DenseOptions()).eval()
+        empty = source._zoo.empty(source.arch, source.spec, self.options or DenseOptions()).eval()
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             empty(torch.empty(1, 3, *self.input_size, device="meta"))
         return float(f"{counter.get_total_flops() / 1e9:.5g}")

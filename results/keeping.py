@@ -47,6 +47,12 @@ def restore(folder: Path, key: str) -> bool:
     return True
 
 
+def has_record(folder: Path, key: str) -> bool:
+    """Whether the folder's record is of this key."""
+    record = read_record(folder / FILE, lambda line: None)
+    return record is not None and record.key == key
+
+
 def check_readable(folder: Path) -> None:
     """Refuse a folder whose record cannot be read.
 

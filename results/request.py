@@ -51,6 +51,10 @@ class Request(Config):
     workers: int = 0
     save_seconds: float = 60.0
     debug: bool = False
+    partial: bool = False
+    """Whether tensors that the checkpoint lacks started at random."""
+    export_native: bool = False
+    """Whether the native config of the cell is to be written beside its record."""
     room: str = "tasks.suite"
     """Package that holds the task's file."""
 
@@ -69,11 +73,20 @@ class Request(Config):
             seed=self.seed,
             version=self.version,
             precision=precision,
+            partial=self.partial,
         )
 
 
 def cell_key(
-    *, sha256: str, task: str, digest: str, fingerprint: str, seed: int, version: int, precision: str | None = "fp32"
+    *,
+    sha256: str,
+    task: str,
+    digest: str,
+    fingerprint: str,
+    seed: int,
+    version: int,
+    precision: str | None = "fp32",
+    partial: bool = False,
 ) -> str:
     """Digest of everything that shapes the numbers of a cell: equal keys, equal numbers.
 
@@ -84,9 +97,11 @@ def cell_key(
         fingerprint: of the data set.
         seed: of the cell.
         version: of the task's code.
+        partial: whether weights that the checkpoint lacks started at random.
         precision: of the computation; None gives the key of records of schema 1, which left it out.
     """
     facts = [sha256, task, digest, fingerprint, seed, version, *([precision] if precision is not None else [])]
+    facts += ["loaded in part"] if partial else []
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 

@@ -55,6 +55,55 @@ def test_a_refused_pretraining_leaves_a_finished_one_as_it_is(capsys, tmp_path, 
     assert json.loads((out / "status.json").read_text())["state"] == "done"
 
 
+def call(capsys, *words):
+    code = cli.main([str(word) for word in words])
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+def test_a_dry_run_shows_the_plan_and_touches_nothing(capsys, tmp_path, data):
+    words = [
+        "run",
+        "-m",
+        "random:vit_demo_patch8",
+        "-t",
+        "knn:demo",
+        "-d",
+        data,
+        "-o",
+        tmp_path / "out",
+        "--device",
+        "cpu",
+        "knn.k=3",
+    ]
+    code, text, _ = call(capsys, *words, "--dry-run", "--seeds", "0,1")
+    assert code == 0 and "2 missing" in text and "2 cells to run: about" in text and not (tmp_path / "out").exists()
+    grid = tmp_path / "grid.yaml"
+    grid.write_text(f"models: [random:vit_demo_patch8]\ntasks: [{{task: 'knn:demo', sweep: {{k: [1, 3]}}}}]\ndata: ['{data}']\n")
+    code, text, _ = call(capsys, "run", grid, "-o", tmp_path / "out", "--device", "cpu", "--dry-run")
+    assert code == 0 and "2 missing" in text
+    grid.write_text(grid.read_text() + "limits: {cells: 1}\n")
+    for more in (["--dry-run"], []):
+        code, _, said = call(capsys, "run", grid, "-o", tmp_path / "out", "--device", "cpu", *more)
+        assert code == 2 and "limits.cells is 1" in said and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("-m", "x"), "-m beside"),
+        (("knn.k=3",), "KEY=VALUE beside"),
+        (("--seeds", "1"), "--seeds beside"),
+        (("other.yaml",), "a second grid file beside"),
+        (("--time-limit", "soon"), "'soon' is no time"),
+    ],
+)
+def test_u04_a_grid_and_words_that_contradict_it(capsys, tmp_path, words, line):
+    (tmp_path / "grid.yaml").write_text("models: [a]\ntasks: [knn]\ndata: [folder=x]\n")
+    code, _, said = call(capsys, "run", tmp_path / "grid.yaml", "-o", tmp_path / "out", "--device", "cpu", *words)
+    assert code == 2 and line in said and len(said.splitlines()) == 1
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_r03_a_signal_while_a_command_is_checked_is_one_line_and_75(tmp_path, number):
     script = f"""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mae_bench.core.errors import Diverged, InputError
 from mae_bench.job import Busy, work_in
-from results.keeping import write_record
+from results.keeping import has_record, write_record
 from results.request import read_request
 from tests.results.sample import make_record
 
@@ -16,6 +16,8 @@ def measure(folder: Path, key: str) -> None:
     request = read_request(folder, print)
     if request is None or request.key != key:
         raise Busy
+    if has_record(folder, key) and "--anew" not in sys.argv:
+        return
     with (folder / "visits").open("a") as file:
         file.write("x")
     time.sleep(float(os.environ.get("LIGHT_SECONDS", "0")))

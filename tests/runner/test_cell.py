@@ -7,12 +7,16 @@ import threading
 import time
 
 import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
+from backbones.save import save_backbone
 from backbones.source import open_source
 from mae_bench import cell as cells
 from mae_bench.cell import Clock, main
-from mae_bench.core.errors import Stopped
+from mae_bench.core.errors import ConfigError, InputError, Stopped
 from mae_bench.job import BUSY
+from mae_bench.options import Options
 from results.record import read_record
 from results.request import read_request, write_request
 from tests.runner.conftest import held
@@ -49,6 +53,48 @@ def test_a_record_says_what_was_measured_and_how(tmp_path, images):
     assert record.deviations == ("settings other than paper: value=87.5", "paper is not what it was")
     assert status_of(one)["state"] == "done"
     assert read_request(one.folder, pytest.fail) == one.request
+
+
+def test_t02_a_cell_finished_by_another_process_meanwhile_is_not_measured_again(tmp_path, images):
+    one = make(tmp_path, images)
+    for words, visits in (((), "x"), ((), "x"), (("--anew",), "xx")):
+        assert main([str(one.folder), *words]) == 0
+        assert (one.folder / "visits").read_text() == visits
+
+
+def test_the_native_config_is_left_where_it_is_asked_for(tmp_path, images, monkeypatch):
+    def export(source, config, path):
+        path.write_text(f"value = {config.value}\n")
+
+    with pytest.raises(ConfigError, match="--export-native: steady has no config of another framework"):
+        plan(tmp_path, images, options=Options(export_native=True))
+    monkeypatch.setattr(steady, "export_native", export, raising=False)
+    [one] = plan(tmp_path, images, options=Options(export_native=True)).cells
+    write_request(one.folder, one.request)
+    assert main([str(one.folder)]) == 0
+    assert (one.folder / "native_config.py").read_text() == "value = 25.0\n"
+
+
+def test_c13_weights_loaded_in_part_are_asked_for_and_are_another_cell(tmp_path, images):
+    whole = open_source("random:vit_demo_patch8")
+    path = tmp_path / "part.safetensors"
+    save_backbone(path, whole.build(), method="mae", pretrain_data="x")
+    state = load_file(path)
+    with safe_open(path, "pt") as file:
+        facts = file.metadata()
+    lost = next(name for name in state if name.endswith("mlp.fc1.bias"))
+    save_file({name: tensor for name, tensor in state.items() if name != lost}, path, facts)
+    with pytest.raises(InputError, match="missing"):
+        plan(tmp_path, images, models=(f"part={path}",))
+    [one] = plan(tmp_path, images, models=(f"part={path}",), options=Options(allow_partial=True)).cells
+    assert one.request.partial and one.request.key != one.request.model_copy(update={"partial": False}).key_in("fp32")
+    write_request(one.folder, one.request)
+    assert main([str(one.folder)]) == 0
+    record = record_of(one)
+    assert record is not None and record.model.ledger["missing"] == 1
+    assert f"not in the checkpoint and initialised anew: {lost}" in record.deviations
+    [same] = plan(tmp_path, images, options=Options(allow_partial=True)).cells
+    assert same.request.key == plan(tmp_path, images).cells[0].request.key  # nothing is missing there
 
 
 def test_a_record_names_the_deviations_of_its_task_recipe_and_cell(tmp_path, images):

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,17 @@ def test_a_job_stopped_by_something_else_does_not_stop_the_others(tmp_path, numb
     assert [found[name].state for name in sorted(found)] == ["failed", "done", "done"]
     assert "by something else than this program" in found["0-sleep"].message
     check_stopped(outcomes)  # raises nothing: this program was not asked to stop
+
+
+@pytest.mark.parametrize("kind", ["sleep", "stubborn"])
+def test_a_job_over_its_time_is_stopped_and_the_others_go_on(tmp_path, kind, monkeypatch):
+    monkeypatch.setattr("mae_bench.launch.GRACE_SECONDS", 0.5)
+    late, after = jobs(tmp_path, [kind, "ok"])
+    outcomes = run_jobs([replace(late, time_limit=3.0, weight=9), after], SLOT, quiet())
+    found = {outcome.job.name: outcome for outcome in outcomes}
+    assert found[late.name].state == "failed" and "its time limit of 3 s is over" in found[late.name].message
+    assert found[after.name].state == "done" and all(gone(pid, 0.5) for pid in pids(late.folder))
+    check_stopped(outcomes)
 
 
 def test_r11_a_job_that_crashes_in_foreign_code_is_told(tmp_path):

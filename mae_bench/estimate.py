@@ -1,0 +1,121 @@
+"""What cells will cost: from records of the same work, else from its size and the speed measured for a moment."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from mae_bench.plan import Cell
+from results.labels import GroupKey, record_group
+from results.record import Record
+from results.request import Request
+
+if TYPE_CHECKING:
+    from backbones.source import Source
+
+BACKWARD = 3.0
+"""A step costs three forward passes: its own, and about two for the gradients of inputs and weights."""
+IMAGES = 4
+"""Images of the pass that is timed."""
+EARLIER = "time: mean of earlier cells of the same settings, data and architecture"
+MEASURED = "time: the backbone's operations by its speed, measured for a moment"
+Measure = Callable[["Source", tuple[int, int]], float]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one cell will cost."""
+
+    seconds: float
+    how: str
+    """Where the time comes from, `EARLIER` or `MEASURED`."""
+    tflops: float
+    """Trillions of floating-point operations of the backbone over the whole cell."""
+
+
+class Estimator:
+    """Estimates cells one after another; what is opened or measured once is kept."""
+
+    def __init__(self, records: Sequence[Record], device: str, measure: Measure | None = None) -> None:
+        self._spent: dict[tuple[GroupKey, str], list[float]] = {}
+        for record in records:
+            self._spent.setdefault((record_group(record), record.model.arch), []).append(record.cost.seconds)
+        self._measure = measure or partial(measured_speed, device=device)
+        self._sources: dict[tuple[str, bool], Source] = {}
+        self._counts: dict[str, tuple[int, int]] = {}
+        self._speeds: dict[tuple[str, tuple[int, int]], tuple[float, float]] = {}
+
+    def estimate(self, cell: Cell) -> Estimate:
+        """What a cell will cost: the mean of earlier ones of the same protocol and architecture, else its work by the speed."""
+        asked, source = cell.request, self._source(cell.request)
+        side = asked.config.get("image_size") or asked.config.get("crop_size")
+        size = (side, side) if isinstance(side, int) else source.spec.image_size
+        key = source.spec.name, size
+        if key not in self._speeds:
+            self._speeds[key] = forward_gflops(source, size), 0.0
+        gflops, speed = self._speeds[key]
+        work = gflops * passes(asked.config, *self._images(asked.data))
+        same = self._spent.get((_group(asked), source.spec.name), [])
+        if same:
+            return Estimate(sum(same) / len(same), EARLIER, work / 1000)
+        if not speed:
+            speed = self._measure(source, size)
+            self._speeds[key] = gflops, speed
+        return Estimate(work / speed, MEASURED, work / 1000)
+
+    def _source(self, asked: Request) -> "Source":
+        from backbones.source import open_source
+
+        key = asked.source, asked.partial
+        if key not in self._sources:
+            self._sources[key] = open_source(asked.source, allow_partial=asked.partial)
+        return self._sources[key]
+
+    def _images(self, text: str) -> tuple[int, int]:
+        from tasks.handle import open_data
+
+        if text not in self._counts:
+            data = open_data(text)
+            self._counts[text] = len(data.split("train")), len(data.split("val"))
+        return self._counts[text]
+
+
+def passes(config: dict[str, Any], train: int, val: int) -> float:
+    """Forward passes of one image that a cell's settings mean; an image the backbone is trained on counts for three."""
+    steps, epochs, batch = config.get("steps"), config.get("epochs"), config.get("batch_size")
+    trains = "drop_path" in config  # only what trains the backbone regularises it
+    if isinstance(steps, int) and isinstance(batch, int):
+        return steps * batch * (BACKWARD if trains else 1.0) + val
+    if isinstance(epochs, int) and trains:
+        return epochs * train * BACKWARD + val
+    return float(train * epochs + val) if isinstance(epochs, int) and config.get("crop_scale") else float(train + val)
+
+
+def forward_gflops(source: "Source", size: tuple[int, int]) -> float:
+    """Billions of operations of one forward pass for one image, counted without computing it."""
+    from backbones.contract import DenseOptions
+    from mae_bench.watched import Watched
+
+    watched = Watched(source)
+    watched.options, watched.input_size = DenseOptions(image_size=size), size
+    return watched.gflops() or 0.0
+
+
+def measured_speed(source: "Source", size: tuple[int, int], *, device: str) -> float:
+    """Billions of operations a second of forward passes on this machine."""
+    import torch
+
+    from backbones.contract import DenseOptions
+
+    backbone = source.build(DenseOptions(image_size=size)).eval().to(device)
+    images = torch.zeros(IMAGES, 3, *size, device=device)
+    with torch.no_grad():
+        backbone(images)
+        started = time.monotonic()
+        float(backbone(images)[0].tokens.sum())  # reading a number waits for the device
+    return IMAGES * forward_gflops(source, size) / max(time.monotonic() - started, 1e-6)
+
+
+def _group(asked: Request) -> GroupKey:
+    return asked.task, asked.recipe, asked.config_digest, asked.version, asked.dataset, asked.fingerprint

@@ -1,0 +1,97 @@
+"""What a plan would do, shown before anything runs: done, stale with what changed, missing, with the estimated cost."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mae_bench.core.errors import ConfigError
+from mae_bench.estimate import Estimate, Estimator
+from mae_bench.grid import Limits
+from mae_bench.lines import duration
+from mae_bench.plan import Cell, Plan
+from mae_bench.settle import Standing, standing
+from results.names import plain
+from results.table import Table as Results
+
+WORDS = {"open": "missing"}
+"""States as people read them, where that is another word."""
+
+
+@dataclass(frozen=True)
+class Preview:
+    """One cell of a plan with what it would do and cost."""
+
+    cell: Cell
+    stands: Standing
+    cost: Estimate | None
+    """None for a cell that would not run."""
+
+
+def previews(plan: Plan, overwrite: str, estimator: Estimator) -> list[Preview]:
+    """Look at every cell of a plan; nothing is changed."""
+    found = []
+    for cell in plan.cells:
+        stands = standing(cell, overwrite)
+        runs = stands.to_run and not cell.fault
+        found.append(Preview(cell, stands, estimator.estimate(cell) if runs else None))
+    return found
+
+
+def make_estimator(results: Results | None, device: str) -> Estimator:
+    """An estimator that knows the cells of an output folder."""
+    return Estimator(results.records if results is not None else (), device)
+
+
+def show(found: Sequence[Preview], plan: Plan, jobs: int, console: Console) -> None:
+    """Draw the preview: a line for each cell that is not done, and the sums."""
+    drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for name in ("state", "cell", "details", "estimate", "TFLOPs"):
+        drawn.add_column(name, overflow="fold")
+    for one in found:
+        if one.stands.state != "done":
+            drawn.add_row(*(Text(plain(text)) for text in _row(one)))
+    if drawn.rows:
+        console.print(drawn)
+    for one in plan.blocked:
+        console.print(Text(plain(f"cannot run: {one.task}: {one.fault}")), soft_wrap=True)
+    counts = Counter(_state(one) for one in found)
+    console.print(Text(", ".join(f"{count} {state}" for state, count in counts.items()) or "no cells"), soft_wrap=True)
+    costs = [one.cost for one in found if one.cost is not None]
+    if costs:
+        seconds = sum(cost.seconds for cost in costs) / max(1, jobs)
+        text = f"{len(costs)} cells to run: about {duration(seconds)} at {jobs} at a time"
+        for how in dict.fromkeys(cost.how for cost in costs):
+            text += f"; {how}"
+        console.print(Text(text), soft_wrap=True)
+
+
+def check_limits(found: Sequence[Preview], limits: Limits) -> None:
+    """Refuse a plan that costs more than it may.
+
+    Raises:
+        ConfigError: it does.
+    """
+    costs = [one.cost for one in found if one.cost is not None]
+    if limits.cells is not None and len(costs) > limits.cells:
+        raise ConfigError(f"{len(costs)} cells are to run, and limits.cells is {limits.cells}; raise it or ask for fewer")
+    hours = sum(cost.seconds for cost in costs) / 3600
+    if limits.hours is not None and hours > limits.hours:
+        raise ConfigError(f"about {hours:.1f} hours are to run, and limits.hours is {limits.hours:g}; raise it or ask for less")
+
+
+def _state(one: Preview) -> str:
+    return "cannot run" if one.cell.fault and one.stands.to_run else WORDS.get(one.stands.state, one.stands.state)
+
+
+def _row(one: Preview) -> tuple[str, ...]:
+    details = one.cell.fault if one.cell.fault else one.stands.reason
+    cost = one.cost
+    if cost is None:
+        return _state(one), one.cell.request.title, details, "", ""
+    seconds = duration(cost.seconds)
+    return _state(one), one.cell.request.title, details, seconds, f"{cost.tflops:.3g}"
