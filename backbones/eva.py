@@ -131,10 +131,17 @@ def adapt_weights(state: Mapping[str, Tensor], arch: EvaArch, options: DenseOpti
     return state
 
 
-def make_net(arch: EvaArch, drop_path: float = 0.0) -> Eva:
-    """Make the network of an architecture with timm, without a head; with timm's initial weights."""
+class _Undrawn(Eva):
+    """timm's Eva without initial weights, for those that are loaded; to draw them on the meta device takes seconds."""
+
+    def init_weights(self, needs_reset: bool = True) -> None:
+        """Leave the weights as they are."""
+
+
+def make_net(arch: EvaArch, drop_path: float = 0.0, *, initialise: bool = False) -> Eva:
+    """Make the network of an architecture with timm, without a head."""
     hidden = arch.mlp_dim if arch.mlp == "gelu" else arch.mlp_dim // 2
-    return Eva(
+    return (Eva if initialise else _Undrawn)(
         img_size=arch.image_size,
         patch_size=arch.patch_size,
         num_classes=0,
@@ -183,4 +190,4 @@ def initial_weights(arch: EvaArch, seed: int) -> dict[str, Tensor]:
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed, which would also reseed the accelerators that are not forked here.
         torch.default_generator.manual_seed(derive("backbone", seed))
-        return make_net(arch).state_dict()
+        return make_net(arch, initialise=True).state_dict()

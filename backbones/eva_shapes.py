@@ -52,6 +52,7 @@ def arch_of(path: Path, state: Mapping[str, Tensor], **known: Any) -> EvaArch:
     last = shapes.tensor(path, state, "blocks.0.mlp.fc2.weight", 2)
     packed = not gated and first.shape[0] == 2 * last.shape[1]
     positions = "pos_embed" in state
+    _check_positions(path, state)
     rope = "dinov3" if not positions else "eva02" if gated or packed else "none"
     side = SIDE // patch or 1
     size, no_rows = known.get("image_size"), ((side, side), False)
@@ -84,6 +85,16 @@ def arch_of(path: Path, state: Mapping[str, Tensor], **known: Any) -> EvaArch:
         return build(EvaArch, facts, where=str(path))
     except ConfigError as error:
         raise InputError(str(error)) from None
+
+
+def _check_positions(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Without position embeddings it is DINOv3, which has all of these; otherwise something is missing."""
+    marks = ("cls_token", "reg_token", "blocks.0.gamma_1")
+    if "pos_embed" not in state and not all(name in state for name in marks):
+        missing = ", ".join(name for name in ("pos_embed", *marks) if name not in state)
+        raise InputError(
+            f"{path}: neither EVA-02, which has pos_embed, nor DINOv3, which has {', '.join(marks)}; missing: {missing}"
+        )
 
 
 def assumptions(arch: EvaArch, *, heads: bool = False) -> tuple[str, ...]:

@@ -100,7 +100,8 @@ def arch_of(path: Path, state: Mapping[str, Tensor], **known: Any) -> VitArch:
         "num_registers": registers(state),
         "positions": "pos_embed" in state,
         "prefix_positions": prefix_positions,
-        "patch_bias": "patch_embed.proj.bias" in state,
+        # Only networks with a norm before the blocks do without; elsewhere a missing bias is missing.
+        "patch_bias": "patch_embed.proj.bias" in state or not pre_norm,
         "pre_norm": pre_norm,
         "layer_scale": "blocks.0.ls1.gamma" in state,
         "qkv_bias": "blocks.0.attn.qkv.bias" in state,
@@ -121,7 +122,8 @@ def assumptions(arch: VitArch, *, heads: bool = False) -> tuple[str, ...]:
     """What of an architecture was assumed, for the ledger; `heads` says that their number was not."""
     told = heads or arch.qk_norm or arch.relative != "none" or arch.embed_dim in HEADS_BY_WIDTH
     notes = () if told else (f"{arch.num_heads} heads are assumed: the file does not say how many",)
-    return *notes, *norm_notes(arch)
+    bare = not arch.class_token and arch.relative != "decomposed"
+    return *notes, *(("no class token: the file has none",) if bare else ()), *norm_notes(arch)
 
 
 def norm_notes(arch: Arch) -> tuple[str, ...]:
@@ -217,6 +219,8 @@ def _relative(
     # (2h - 1) * (2w - 1) rows for distances and 3 for the class token.
     side = (math.isqrt(max(rows - relative.EXTRA, 0)) + 1) // 2
     grid = (size[0] // patch, size[1] // patch) if size else (side, side)
+    if "cls_token" not in state:
+        raise InputError(f"{path}: {name} has rows for a class token, and cls_token is missing")
     if min(grid) < 1 or relative.table_rows(grid) != rows:
         shown = f"{grid[0]} x {grid[1]} patches" if size else "a square grid"
         raise InputError(

@@ -32,6 +32,9 @@ BESIDE = {"beit.": ("layernorm.weight", "layernorm.bias")}
 # Copies that are not the network, where another one is there: moving averages (MoCo v3, BYOL, solo-learn, lightly, timm).
 COPIES = r"(^|[._])(momentum|ema|target)(_|\.|$)|_momentum(\.|$)"
 
+# What training programs put before all names.
+OUTER = r"(?:(?:module|model|_orig_mod)\.)*"
+
 AROUND = {
     COPIES: "a moving average of the network, or a part of one",
     r"(^|[._])decoder": "decoder of the pretraining",
@@ -41,10 +44,10 @@ AROUND = {
     r"(^|\.)simfp_\d|(^|\.)neck\.|(^|\.)fpn": "feature pyramid or neck",
     r"(^|\.)(proposal_generator|roi_heads|rpn_head|bbox_head)\.|^pixel_(mean|std)$": "part of a detector",
     r"(^|\.)(decode_head|auxiliary_head)\.": "part of a segmentor",
-    r"^(text_model|transformer|text|token_embedding|ln_final)\.": "text tower",
-    r"^(text_projection|positional_embedding|logit_scale|logit_bias)": "text tower",
-    r"^(input_resolution|context_length|vocab_size)$": "a number that CLIP's files keep",
-    r"^visual_projection\.": "projection to the text tower's space",
+    rf"^{OUTER}(text_model|transformer|text|token_embedding|ln_final)\.": "text tower",
+    rf"^{OUTER}(text_projection|positional_embedding|logit_scale|logit_bias)": "text tower",
+    rf"^{OUTER}(input_resolution|context_length|vocab_size)$": "a number that CLIP's files keep",
+    rf"^{OUTER}visual_projection\.": "projection to the text tower's space",
     r"(^|\.)(head|heads|classifier|fc|linear|cls_head|lm_head|mim_head)(\.|_|$)": "head of the pretraining or of a classifier",
     r"(^|\.)(online|distillation|cls)_classifier\.": "head of a classifier",
     r"(^|\.)(mask_token|data_preprocessor)": "part of the pretraining",
