@@ -97,4 +97,6 @@ def _explain(kind: type[BaseModel], fault: Mapping[str, Any], where: str) -> str
     name = f"{where}.{path}" if where else path
     if fault["type"] == "extra_forbidden":
         return f"unknown setting {name!r}; {nearest(path, list(kind.model_fields))}"
+    if not path:  # Of the settings together, which are too many to repeat.
+        return f"{where or 'settings'}: {fault['msg'].removeprefix('Value error, ')}"
     return f"setting {name}={fault['input']!r}: {fault['msg']}"
