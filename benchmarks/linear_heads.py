@@ -60,7 +60,7 @@ def main() -> None:
             started = time.process_time()
             fit(probe, OptimConfig(name="lars", lr=40.0 * RATIO**number), batches, given.epochs)
             spent += time.process_time() - started
-            differences.append(float((probe.linear.weight - heads.weights[number]).abs().max()))
+            differences.append(float((probe.linear.weight - heads.weights[number]).detach().abs().max()))
         alone.append(spent)
     ratio = statistics.median(other / own for other, own in zip(alone, together, strict=True))
     data = f"{given.images} x {given.width}, {given.classes} classes, batch {given.batch}, {given.epochs} epochs"

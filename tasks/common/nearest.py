@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mae_bench.core.errors import EnvironmentFault
 
-GROUP = 64
+GROUP = 16
 """Rows of the bank whose best is looked at first."""
 
 
