@@ -74,13 +74,11 @@ def table_bias(table: Tensor, stored: Size, grid: Size, num_prefix: int) -> Tens
     h, w = grid
     table = resize_table(table, stored, grid)
     patches = shifts(table, grid).flip(1, 2).reshape(-1, h * w, h * w)
-    bias = functional.pad(patches, (num_prefix, 0, num_prefix, 0))
-    if num_prefix:
-        to_prefix, from_prefix, among_prefix = (row.view(-1, 1, 1) for row in table[[-2, -3, -1]])
-        column = torch.arange(bias.shape[-1], device=table.device) < num_prefix
-        row = column.unsqueeze(1)
-        bias = torch.where(row & column, among_prefix, torch.where(row, from_prefix, torch.where(column, to_prefix, bias)))
-    return bias
+    if num_prefix == 0:
+        return patches
+    from_prefix, to_prefix, among_prefix = (row.view(-1, 1, 1) for row in table[table.shape[0] - EXTRA :])
+    top = torch.cat([among_prefix.expand(-1, num_prefix, num_prefix), from_prefix.expand(-1, num_prefix, h * w)], dim=2)
+    return torch.cat([top, torch.cat([to_prefix.expand(-1, h * w, num_prefix), patches], dim=2)], dim=1)
 
 
 def shifts(table: Tensor, grid: Size) -> Tensor:

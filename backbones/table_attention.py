@@ -1,7 +1,7 @@
-"""Exact attention with BEiT's relative position tables that keeps no matrix of scores between forward and backward.
+"""Exact attention with BEiT's relative position tables that holds the scores of one head of one image at a time.
 
-torch's own attention takes the plain path when the bias learns: it keeps the scores of all heads, as large as all else that a
-block keeps. Here one head of one image is computed at a time and once more in the backward.
+Where the bias learns, torch's own attention takes the plain path and keeps the scores of all heads for the backward, more than
+all else that a block keeps; and a bias of all heads is made and read for nothing. Here the backward computes the scores again.
 
 Letters in shape comments: B batch, A heads, D width of a head, h w grid, P prefix tokens, N = P + h*w.
 """
@@ -17,11 +17,9 @@ from backbones import relative
 Size = tuple[int, int]
 
 
-def saves(q: Tensor, table: Tensor, dropout: float) -> bool:
-    """Whether `attend` is the faster way: in a training of the table on a CPU; elsewhere torch's fused attention is."""
-    same = q.dtype == table.dtype and q.dtype in (torch.float32, torch.float64)
-    training = torch.is_grad_enabled() and table.requires_grad and q.requires_grad
-    return q.device.type == "cpu" and training and same and dropout == 0
+def applies(q: Tensor, table: Tensor, dropout: float) -> bool:
+    """Whether `attend` can be used and is the faster way, which it is on a CPU; elsewhere torch's fused attention is."""
+    return q.device.type == "cpu" and q.dtype == table.dtype and q.dtype in (torch.float32, torch.float64) and dropout == 0
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, table: Tensor, grid: Size, scale: float) -> Tensor:
@@ -76,7 +74,8 @@ class _Attend(torch.autograd.Function):
                 grads[0, image, head] = (scores @ keys).mul_(ctx.scale).flip(0)
                 grads[1, image, head] = (scores.T @ queries).mul_(ctx.scale)
                 to_bias += scores
-            _add_to_table(to_table, head, to_bias, ctx.grid)
+            if ctx.needs_input_grad[3]:
+                _add_to_table(to_table, head, to_bias, ctx.grid)
         return grads[0], grads[1], grads[2], to_table, None, None
 
 

@@ -79,7 +79,7 @@ class GridAttention(nn.Module):
         dropout = self.attn_drop.p if self.training else 0.0
         if self.relative_position_bias_table is not None:
             table = relative.resize_table(self.relative_position_bias_table, self.side, grid)
-            if table_attention.saves(q, table, dropout):
+            if table_attention.applies(q, table, dropout):
                 return table_attention.attend(q, k, v, table, grid, scale).transpose(1, 2).flatten(2)
             bias = relative.table_bias(table, grid, grid, q.shape[2] - grid[0] * grid[1])
         mask = None if bias is None else bias.to(q.dtype)

@@ -91,31 +91,29 @@ def attention(grid):
 
 
 @pytest.mark.parametrize("grid", [(3, 4), (2, 5)])
-def test_training_and_inference_compute_the_same(grid, monkeypatch):
-    """Of the grid the table is stored for, and of another one."""
+def test_module_computes_the_same_either_way(grid, monkeypatch):
+    """Of the grid the table is stored for, and of another one; in value and gradients."""
     module = attention((3, 4))
     tokens = torch.randn(2, 1 + grid[0] * grid[1], 12, requires_grad=True)
-    used = []
-    original = table_attention.attend
-    monkeypatch.setattr(table_attention, "attend", lambda *given: used.append(1) or original(*given))
-    trained = module(tokens, grid)
+    inputs = [tokens, *module.parameters()]
+    out = module(tokens, grid)
+    found = torch.autograd.grad(out.square().sum(), inputs)
     with torch.no_grad():
-        inferred = module(tokens, grid)
-    assert used == [1], "in training alone"
-    torch.testing.assert_close(trained, inferred, rtol=1e-5, atol=1e-6)
-    found = torch.autograd.grad(trained.square().sum(), [tokens, *module.parameters()])
-    monkeypatch.setattr(table_attention, "saves", lambda *_: False)
-    expected = torch.autograd.grad(module(tokens, grid).square().sum(), [tokens, *module.parameters()])
-    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(module(tokens, grid), out)
+    monkeypatch.setattr(table_attention, "applies", lambda *_: False)
+    monkeypatch.setattr(table_attention, "attend", None)
+    usual = module(tokens, grid)
+    torch.testing.assert_close(out, usual, rtol=1e-5, atol=1e-6)
+    for one, other in zip(found, torch.autograd.grad(usual.square().sum(), inputs), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
 def test_lower_precision_and_dropout_go_the_usual_way():
     q, _, _, table = draw((2, 2), 1, dtype=torch.float32)
-    assert table_attention.saves(q, table, 0.0)
-    assert not table_attention.saves(q.bfloat16(), table, 0.0)
-    assert not table_attention.saves(q, table, 0.1)
-    assert not table_attention.saves(q, table.detach(), 0.0), "a frozen table needs no gradient"
+    assert table_attention.applies(q, table, 0.0)
+    assert not table_attention.applies(q.bfloat16(), table, 0.0)
+    assert not table_attention.applies(q, table, 0.1)
+    assert not table_attention.applies(q.to("meta"), table.to("meta"), 0.0)
 
 
 def test_table_of_another_grid_keeps_its_ends():
