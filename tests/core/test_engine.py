@@ -312,3 +312,17 @@ def test_foreign_lines_in_the_log_are_passed_over(tmp_path):
     assert metrics.read(tmp_path, "loss") == [1.5]
     metrics.cut(tmp_path, 1)
     assert (tmp_path / metrics.FILE).read_text() == '{"step": 0, "loss": 1.5}\n'
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("workers", [0, 2, 4])
+def test_R01_killed_at_any_of_25_steps(tmp_path, workers):
+    """Real child processes, SIGKILL, whatever the number of data workers."""
+    expected, whole = unbroken(tmp_path / "whole", steps=25)
+    for stop in range(1, 26):
+        run = Run(tmp_path / str(stop), save_seconds=0.0, workers=workers)
+        assert in_child(training(steps=25), run, f"engine.step:kill:{stop}") == -signal.SIGKILL
+        job = training(steps=25)
+        assert train(job, run).losses == whole.losses
+        assert torch.equal(weights(job.model), expected), f"stopped at {stop}"
