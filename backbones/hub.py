@@ -1,5 +1,6 @@
 """`timm:NAME` and `hf:ORG/NAME`: published weights, fetched into huggingface_hub's cache and then read like any other file."""
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -19,12 +20,11 @@ from huggingface_hub.errors import (
 from backbones import catalogue
 from backbones.families import Converted
 from backbones.reading import CONFIG, INDEX, PREPROCESSOR
+from backbones.reading import WEIGHTS as WEIGHTS_OF_FOLDER
 from mae_bench.core.config import nearest
 from mae_bench.core.errors import ConfigError, EnvironmentFault, InputError
 
 WEIGHTS = "model.safetensors"
-# Preferred first. Shards of several files come with an index that names them.
-HF_WEIGHTS = (WEIGHTS, "pytorch_model.bin")
 NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
@@ -46,14 +46,25 @@ def hf_folder(name: str) -> Path:
         raise ConfigError(f"hf:{name}: a name on huggingface.co is ORG/NAME, such as hf:facebook/vit-mae-base")
     config = _optional(name, CONFIG, None)
     commit = config.parent.name if config else None
-    for file in HF_WEIGHTS:
+    for file in WEIGHTS_OF_FOLDER:
         found = _optional(name, file, commit)
+        if found and file == INDEX:
+            _fetch_shards(name, found)
         if found:
             _optional(name, PREPROCESSOR, found.parent.name, offline=True)
             return found.parent
-    if _optional(name, INDEX, commit):
-        raise InputError(f"hf:{name}: its weights are in several files; download the folder and give its path: -m NAME=PATH")
-    raise InputError(f"hf:{name}: has neither {' nor '.join(HF_WEIGHTS)}")
+    raise InputError(f"hf:{name}: has neither {' nor '.join(WEIGHTS_OF_FOLDER)}")
+
+
+def _fetch_shards(name: str, index: Path) -> None:
+    """Fetch the files that an index of tensors names; reading them checks the index itself."""
+    try:
+        places = {str(place) for place in json.loads(index.read_text())["weight_map"].values()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"hf:{name}: its {INDEX} names no files ({type(error).__name__})") from error
+    for place in sorted(places):
+        if _optional(name, place, index.parent.name) is None:
+            raise InputError(f"hf:{name}: its {INDEX} names {place}, which is not there")
 
 
 def _optional(name: str, file: str, commit: str | None, *, offline: bool = False) -> Path | None:
@@ -123,4 +134,4 @@ def with_facts(converted: Converted, net: Any) -> Converted:
     cfg = net.pretrained_cfg
     arch = converted.arch.model_copy(update=catalogue.facts(net))
     spec = replace(converted.spec, mean=tuple(cfg["mean"]), std=tuple(cfg["std"]))
-    return replace(converted, arch=arch, spec=spec, notes=())
+    return replace(converted, arch=arch, spec=spec, notes=tuple(note for note in converted.notes if "assumed" not in note))

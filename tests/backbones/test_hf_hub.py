@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -121,6 +122,22 @@ def test_older_weights_are_taken_where_there_are_no_safetensors(server, model):
     assert open_source("hf:org/model").spec.depth == 1
 
 
+def test_weights_in_several_files_are_fetched_all(server, model):
+    state = safetensors.torch.load(model.pop("model.safetensors"))
+    halves = {"model-1.safetensors": list(state)[::2], "model-2.safetensors": list(state)[1::2]}
+    parts = {file: safetensors.torch.save({name: state[name] for name in names}) for file, names in halves.items()}
+    index = json.dumps({"weight_map": {name: file for file, names in halves.items() for name in names}}).encode()
+    server.files = model | parts | {"model.safetensors.index.json": index}
+    assert open_source("hf:org/model").spec.depth == 1
+
+
+def test_an_index_that_names_absent_files_is_refused(server, model):
+    del model["model.safetensors"]
+    server.files = model | {"model.safetensors.index.json": b'{"weight_map": {"a": "gone.safetensors"}}'}
+    with pytest.raises(InputError, match=r"names gone\.safetensors, which is not there"):
+        open_source("hf:org/model")
+
+
 @pytest.mark.parametrize(
     ("name", "error", "match"),
     [
@@ -129,7 +146,7 @@ def test_older_weights_are_taken_where_there_are_no_safetensors(server, model):
         ("model", ConfigError, "a name on huggingface.co is ORG/NAME"),
         ("org/model/file", ConfigError, "ORG/NAME"),
         ("org/../../etc", ConfigError, "ORG/NAME"),
-        ("org/model", InputError, "has neither model.safetensors nor pytorch_model.bin"),
+        ("org/model", InputError, "has neither model.safetensors nor"),
     ],
 )
 def test_names_that_lead_nowhere_are_told_in_one_line(server, name, error, match):
