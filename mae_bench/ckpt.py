@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -85,11 +86,14 @@ def verify_source(text: str, *, as_json: bool, trust_pickle: str, console: Conso
     """
     source = open_source(text, trust_pickle=trust_pickle)
     origin = origin_of(source)
-    try:
-        network = origin.network(source)
-    except ModuleNotFoundError as error:
-        raise find.missing(error, f"ckpt verify of {source.family}") from error
-    rows = list(compare(source, network))
+    with warnings.catch_warnings():
+        # Of other libraries about themselves, while they are imported and run.
+        warnings.simplefilter("ignore")
+        try:
+            network = origin.network(source)
+        except ModuleNotFoundError as error:
+            raise find.missing(error, f"ckpt verify of {source.family}") from error
+        rows = list(compare(source, network))
     same = all(row.same for row in rows)
     if as_json:
         print(json.dumps(_verified(source, network, rows, same), indent=2))  # noqa: T201

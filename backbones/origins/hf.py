@@ -54,14 +54,20 @@ def network(source: Source) -> Network:
 
 
 def _filled(kind: Any, config: Any, state: dict[str, Tensor]) -> Any:
+    from transformers.utils import logging as theirs
+
     log = logging.getLogger("transformers")
     before = log.level
     # It tells of a pooler that it draws at random, which nothing here looks at.
     log.setLevel(logging.ERROR)
+    bars = theirs.is_progress_bar_enabled()
+    theirs.disable_progress_bar()
     try:
         net, told = kind.from_pretrained(None, config=config, state_dict=state, output_loading_info=True)
     finally:
         log.setLevel(before)
+        if bars:
+            theirs.enable_progress_bar()
     missing = sorted(name for name in told["missing_keys"] if not name.startswith(POOLERS))
     if missing or told["mismatched_keys"]:
         raise InputError(

@@ -31,7 +31,9 @@ def fits(source: Source) -> bool:
 def network(source: Source) -> Network:
     """See `Origin.network`."""
     net, filter_state = _make(source)
-    what = f"timm's {type(net).__name__}"
+    # The suite's Eva is timm's class, but for drawing weights that are replaced at once.
+    kind = "Eva" if not isinstance(source.arch, VitArch) else type(net).__name__
+    what = f"timm's {kind}"
     fill(net, filter_state(_state(source), net), what)
     net.eval()
 
@@ -39,7 +41,7 @@ def network(source: Source) -> Network:
         return listen(list(net.blocks), lambda: net.forward_features(images))
 
     # timm resizes Beit's tables by another rule than BEiT's own code, which the suite follows.
-    return Network(what, blocks, any_size=type(net).__name__ != "Beit")
+    return Network(what, blocks, any_size=kind != "Beit")
 
 
 def _make(source: Source) -> tuple[Any, Any]:

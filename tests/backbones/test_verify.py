@@ -80,6 +80,14 @@ def test_timms_beit(saved, shared):
     check(saved({"model": net.state_dict()}), what="timm's Beit", rectangle=False)
 
 
+def test_timms_eva(saved):
+    """With rotary positions and a gated MLP, as EVA-02 has them."""
+    from timm.models.eva import Eva
+
+    net = Eva(**SMALL, use_rot_pos_emb=True, swiglu_mlp=True, qkv_fused=False, mlp_ratio=8 / 3, global_pool="token")
+    check(saved(stirred(net).state_dict()), what="timm's Eva")
+
+
 @pytest.mark.parametrize(
     ("name", "options", "rectangle"),
     [
@@ -103,8 +111,7 @@ def test_transformers(tmp_path, name, options, rectangle):
 
 
 @pytest.mark.edge
-@pytest.mark.parametrize("windows", [True, False])
-def test_detectron2(tmp_path, windows):
+def test_detectron2(tmp_path):
     modeling = pytest.importorskip("detectron2.modeling.backbone.vit")
     net = modeling.ViT(
         **{name: SMALL[name] for name in ("patch_size", "embed_dim", "depth", "num_heads")},
@@ -112,9 +119,9 @@ def test_detectron2(tmp_path, windows):
         pretrain_img_size=32,
         mlp_ratio=2.0,
         norm_layer=partial(nn.LayerNorm, eps=1e-6),
-        use_rel_pos=windows,
-        window_size=3 if windows else 0,
-        window_block_indexes=(0, 2) if windows else (),
+        use_rel_pos=True,
+        window_size=3,
+        window_block_indexes=(0, 2),
     )
     state = {f"backbone.net.{name}": tensor for name, tensor in stirred(net).state_dict().items()}
     path = tmp_path / "model.pth"
