@@ -46,5 +46,8 @@ def fold_class_position(translated: Translated) -> None:
     token, positions = translated.state.get("cls_token"), translated.state.get("pos_embed")
     if token is None or positions is None or positions.ndim != 3 or token.shape != positions[:, :1].shape:
         return
+    # Whole numbers are left for the loader to refuse.
+    if not (token.is_floating_point() and positions.is_floating_point()):
+        return
     translated.replace("cls_token", token.to(torch.float32) + positions[:, :1].to(torch.float32))
     translated.replace("pos_embed", positions[:, 1:])
