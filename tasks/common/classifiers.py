@@ -36,6 +36,10 @@ class Probe(nn.Module):
         return {"loss": cross_entropy(self.logits(features), labels)}
 
 
+LARGEST_WEIGHT = 1e4
+"""Of a head that can be of use: its inputs are normalised to one."""
+
+
 class Heads(nn.Module):
     """Several probes on the same features, each with a learning rate of its own, computed by one matrix product.
 
@@ -49,6 +53,17 @@ class Heads(nn.Module):
         # All start alike, so that they differ by their rate only.
         self.weights = nn.ParameterList(nn.Parameter(first.weight.detach().clone()) for _ in range(count))
         self.biases = nn.ParameterList(nn.Parameter(first.bias.detach().clone()) for _ in range(count))
+
+    @torch.no_grad()
+    def restart_runaways(self, step: int) -> None:
+        """Put heads back to zero whose rate is far too large, before each step: LARS lets weights grow without end.
+
+        So they end as bad heads and not as numbers that are not finite, which would end the training of all.
+        """
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            if not float(weight.abs().max()) < LARGEST_WEIGHT:
+                weight.zero_()
+                bias.zero_()
 
     def logits(self, features: Tensor) -> Tensor:
         """Scores (B, heads, K) of features (B, C)."""

@@ -63,8 +63,8 @@ RECIPES = {
     "paper": Config(),
     "paper-large": Config(epochs=50),  # 50 epochs are enough for ViT-L and ViT-H (mae FINETUNE.md)
     "paper-huge": Config(epochs=50),
-    # Eight rates around the published one, from 10 down to 0.003, at the cost of little more than one.
-    "cached": Config(cached=True, base_lr=10.0, rates=8),
+    # Ten rates around the published one, from 100 down to 0.003: few images make few steps, which need the large ones.
+    "cached": Config(cached=True, base_lr=100.0, rates=10),
     "demo": Config(epochs=60, warmup_epochs=6, batch_size=256, base_lr=30.0, pool="mean", cached=True, crop_ratio=1.0),
 }
 
@@ -157,7 +157,7 @@ def _train(
     from mae_bench.core.batches import Order
     from mae_bench.core.engine import Training, train
     from mae_bench.core.optim import OptimConfig, scaled_lr
-    from tasks.common.classifiers import head_number
+    from tasks.common.classifiers import Heads, head_number
     from tasks.common.sizes import fitting_batch
     from tasks.common.train import epoch_schedule
 
@@ -183,6 +183,7 @@ def _train(
             key=key,
             title="linear probe",
             split_unit=0,  # batch norm
+            before_step=model.restart_runaways if isinstance(model, Heads) else None,
         ),
         run,
     )

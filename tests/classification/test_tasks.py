@@ -173,10 +173,16 @@ def test_the_learning_rate_is_chosen_on_images_held_out(source, colours, tmp_pat
     linear.evaluate(source, open_data(f"folder={colours}"), config, Run(tmp_path))
     found = json.loads((tmp_path / "rates.json").read_text())
     rates = [row["base_lr"] for row in found["rates"]]
-    assert rates == pytest.approx([10.0, 3.16, 0.99856, 0.31554496])
+    assert rates == pytest.approx([100.0, 31.6, 9.9856, 3.1554496])
     best = max(row["held_out_top1"] for row in found["rates"])
     assert found["chosen"] == next(row["base_lr"] for row in found["rates"] if row["held_out_top1"] == best)
     assert found["held_out_images"] == 3  # one of the eight of each class
+
+
+def test_a_rate_far_too_large_spoils_no_other(source, colours, tmp_path):
+    config = linear.RECIPES["cached"].override({"epochs": 60, "warmup_epochs": 0, "pool": "mean", "base_lr": 1e6, "rates": 10})
+    found = linear.evaluate(source, open_data(f"folder={colours}"), config, Run(tmp_path))
+    assert found["top1"] > 85
 
 
 def test_the_penalty_is_searched_as_clip_does(source, colours, tmp_path):
