@@ -16,7 +16,7 @@ from mae_bench.core.config import build
 from mae_bench.core.errors import ConfigError, InputError
 
 # Heads do not show in any shape. These are the numbers that timm and MAE use with these widths; else heads of 64 are assumed.
-HEADS_BY_WIDTH = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16, 1664: 16}
+HEADS_BY_WIDTH = {192: 3, 384: 6, 768: 12, 1024: 16, 1152: 16, 1280: 16, 1408: 16, 1664: 16}
 HEAD_DIM = 64
 # LayerNorm's epsilon of the networks with a norm before the blocks: CLIP's and DINOv2's descendants of it (timm and torch).
 PRE_NORM_EPS = 1e-5

@@ -14,6 +14,9 @@ RULES = {**SCALES, r"dist_token": "reg_token"}
 # The activation of CLIP's MLPs leaves no tensor; timm's `quickgelu` models have OpenAI's.
 GELU_ASSUMED = "GELU is assumed; a CLIP with OpenAI's activation is given as timm:NAME, or with mlp=quick_gelu"
 
+TANH_ASSUMED = "GELU is assumed; SigLIP's newer models have its tanh form: give mlp=gelu_tanh for those"
+NO_ROTATION = "no rotary positions are assumed: RoPE-ViT's files with position embeddings have the names of DeiT III's"
+
 
 def recognise(raw: RawCheckpoint) -> bool:
     """The names of timm."""
@@ -26,14 +29,22 @@ def convert(raw: RawCheckpoint) -> Converted:
     _refuse_perception_encoder(raw, translated)
     gate_first(translated, r"(blocks\.\d+\.mlp\.fc1)_g\.(weight|bias)", r"\1_x.\2", r"\1.\2")
     notes = [MEAN_ASSUMED]
-    if "norm_pre.weight" in translated.state:
+    if "mlp" in raw.facts:
+        pass
+    elif "norm_pre.weight" in translated.state:
         notes.append(GELU_ASSUMED)
+    elif "cls_token" not in raw.state or any(name.startswith("attn_pool.") for name in raw.state):
+        notes.append(TANH_ASSUMED)
+    if "blocks.0.gamma_1" in raw.state:
+        notes.append(NO_ROTATION)
     method = "deit" if "dist_token" in raw.state else "unknown"
     return as_vit(raw, translated, method=method, notes=notes)
 
 
 def _refuse_perception_encoder(raw: RawCheckpoint, translated: Translated) -> None:
-    """Its rotary positions leave no tensor, but no CLIP has both a norm before the blocks and LayerScale or pooling."""
-    marks = ("blocks.0.ls1.gamma" in translated.state) or any(name.startswith("attn_pool.") for name in raw.state)
-    if "norm_pre.weight" in translated.state and marks:
+    """Its rotary positions leave no tensor. CLIP has a norm before the blocks and one after, no LayerScale and no pooling."""
+    if "norm_pre.weight" not in translated.state:
+        return
+    no_norm = "norm.weight" not in translated.state and "fc_norm.weight" not in raw.state
+    if no_norm or "blocks.0.ls1.gamma" in translated.state or any(name.startswith("attn_pool.") for name in raw.state):
         raise InputError(f"{raw.path}: looks like a Perception Encoder, whose rotary positions are not supported")
