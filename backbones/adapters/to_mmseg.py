@@ -28,6 +28,9 @@ SMALL_PATCH = 12
 RATES = ("layer_decay_rate", "decay_rate", "layer_decay")
 """Names of the one setting: mmseg's `LayerDecayOptimizerConstructor`, its successor's, and the suite's."""
 
+WHERE = "MaeBenchLayerDecay: paramwise_cfg"
+NO_RATE = f"{WHERE} needs one {RATES[0]} above 0 and up to 1, such as 0.65"
+
 
 def rescales(patch_size: int) -> tuple[float, ...]:
     """Factors of mmseg's `Feature2Pyramid`: strides of 4, 8, 16, 32 pixels for patches of 16 or 8, and 3.5, 7, 14, 28 for 14."""
@@ -147,6 +150,12 @@ class MaeBenchLayerDecay(DefaultOptimWrapperConstructor):
     also takes, may stand beside and has to be the backbone's. One-dimensional parameters have no weight decay.
     """
 
+    def __init__(self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: dict[str, Any] | None = None) -> None:
+        """Take the configs of mmengine; without settings for parameters it would not come to the rates at all."""
+        super().__init__(optim_wrapper_cfg, paramwise_cfg)
+        if not paramwise_cfg:
+            raise ConfigError(NO_RATE)
+
     def add_params(self, params: list[dict[str, Any]], module: nn.Module, prefix: str = "", is_dcn_module: Any = None) -> None:
         """Add one group for each trainable parameter, with its rate and weight decay.
 
@@ -163,14 +172,13 @@ class MaeBenchLayerDecay(DefaultOptimWrapperConstructor):
 
     def _rate(self, depth: int) -> float:
         given = dict(self.paramwise_cfg)
-        where = "MaeBenchLayerDecay: paramwise_cfg"
         layers = given.pop("num_layers", depth)
         rates = [given.pop(name) for name in RATES if name in given]
         if given:
             name = sorted(given)[0]
-            raise ConfigError(f"{where} has an unknown key {name!r}; {nearest(name, ['num_layers', *RATES])}")
+            raise ConfigError(f"{WHERE} has an unknown key {name!r}; {nearest(name, ['num_layers', *RATES])}")
         if layers != depth:
-            raise ConfigError(f"{where}: num_layers is {layers}, and the backbone has {depth} blocks")
+            raise ConfigError(f"{WHERE}: num_layers is {layers}, and the backbone has {depth} blocks")
         if len(rates) != 1 or not 0 < rates[0] <= 1:
-            raise ConfigError(f"{where} needs one {RATES[0]} above 0 and up to 1, such as 0.65")
+            raise ConfigError(NO_RATE)
         return rates[0]

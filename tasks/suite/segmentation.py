@@ -1,8 +1,9 @@
 """Semantic segmentation: UPerNet trained on the backbone (arXiv 2111.06377 Table 5) or a linear head, measured by mIoU."""
 
 import os
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tasks.contract import Metric
 from tasks.suite._segmentation_settings import Config
@@ -157,13 +158,33 @@ def evaluate(source: "Source", data: "DataHandle", config: Config, run: "Run") -
         ConfigError: settings that do not fit the backbone.
         InputError: the labels do not fit the classes, or there are fewer than two classes.
     """
+    return _edge("segmentation_run").evaluate(source, data, config, run)
+
+
+def export_native(source: "Source", config: Config, path: Path, *, data: "DataHandle | None" = None) -> None:
+    """Write a cell as a config of mmsegmentation's own, which its tools train with the suite's backbone in it.
+
+    Args:
+        source: the backbone.
+        config: settings of the task.
+        path: the file to write, ending in `.py`.
+        data: the data set; ADE20K at mmseg's usual place when not given.
+
+    Raises:
+        EnvironmentFault: mmsegmentation is not installed, or broken.
+        ConfigError: settings or data that mmengine has no words for.
+    """
+    _edge("segmentation_export").export_native(source, config, path, data=data)
+
+
+def _edge(name: str) -> Any:
+    """A file of `tasks.edges`, or one line that says what is missing for it."""
     from mae_bench.core.errors import EnvironmentFault
     from mae_bench.core.find import missing
 
     try:
-        from tasks.edges import segmentation_run
+        return import_module(f"tasks.edges.{name}")
     except ModuleNotFoundError as error:
         raise missing(error, "task segmentation") from error
     except ImportError as error:  # OpenCV without the system's libGL, say
         raise EnvironmentFault(f"task segmentation: {error}; install what is named there, or reinstall mmsegmentation") from error
-    return segmentation_run.evaluate(source, data, config, run)
