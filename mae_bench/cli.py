@@ -14,7 +14,7 @@ from typer.exceptions import TyperException
 from mae_bench import __version__
 from mae_bench.cli_ckpt import ckpt_app
 from mae_bench.cli_pretrain import ablate, visualize
-from mae_bench.cli_results import reference, table
+from mae_bench.cli_results import compare, reference, table
 from mae_bench.cli_tools import HELP, data_app, doctor, setup_app, show_app
 from mae_bench.cli_words import (
     KINDS,
@@ -45,6 +45,7 @@ for _name, _part in (("ckpt", ckpt_app), ("data", data_app), ("show", show_app),
     app.add_typer(_part, name=_name)
 for _name, _call in (
     ("doctor", doctor),
+    ("compare", compare),
     ("table", table),
     ("reference", reference),
     ("ablate", ablate),

@@ -47,3 +47,24 @@ def reference(
     text = render(found, form, Console())
     if text is not None:
         typer.echo(text, nl=False)
+
+
+def compare(
+    outs: Annotated[list[Path], typer.Argument(metavar="OUT...", help="Output folders of earlier runs.")],
+    model: Annotated[list[str], typer.Option("-m", "--model", metavar="NAME", help="As tables show it; give two.")],
+    form: Annotated[str, typer.Option("--format", metavar="rich|md|csv|json", help="Of the output.")] = "rich",
+    everything: Annotated[bool, typer.Option("--all", help="All metrics, not the headline ones alone.")] = False,
+) -> None:
+    """Is one model better than another? Paired tests on the same cells, corrected for their number."""
+    from mae_bench.core.errors import ConfigError
+    from results.compare import compare as compare_models
+    from results.compare import render
+    from results.table import build_table
+
+    if len(model) != 2:
+        raise ConfigError(f"{len(model)} models given; write -m A -m B with the names that tables show")
+    first, second = model
+    found = compare_models(build_table(outs, warn, everything=everything), first, second)
+    text = render(found, first, second, form, Console())
+    if text is not None:
+        typer.echo(text, nl=False)

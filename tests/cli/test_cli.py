@@ -23,6 +23,7 @@ COMMANDS = [
     "retry",
     "table",
     "reference",
+    "compare",
     "report",
     "ls",
     "data demo",
