@@ -4,9 +4,9 @@
     OMP_NUM_THREADS=1 python benchmarks/mae_step.py --encoder [--size base] [--batch 2]
 
 fp32, mask ratio 0.75, pixels normalised by patch. The suite and transformers have the same weights and masks, so their first
-losses agree; lightly has weights of its own. Each contender is a process of its own on one thread; they take turns and CPU time is
-counted. Nothing fails here: the numbers are read. The goals are 1.06 for base, 1.08 for tiny and 1.03 for small, over the fastest
-of the others.
+losses agree; lightly has weights of its own. Each contender is a process of its own on one thread; they take turns and CPU time
+is counted. Nothing fails here: the numbers are read. The goals are 1.06 for base, 1.08 for tiny and 1.03 for small, over the
+fastest of the others.
 
 `--encoder` compares what the encoder is fed (arXiv 2111.06377, Tables 1c and 2): mask tokens too, or visible patches alone with a
 decoder of 8 blocks or of one. The goals for base are 2.2 and 3.8 times as fast.
