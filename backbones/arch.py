@@ -156,6 +156,9 @@ def adapt_weights(state: Mapping[str, Tensor], arch: VitArch, options: DenseOpti
         state.pop("reg_token", None)
     for name, tensor in state.items():
         state[name] = _resized_relative(name, tensor, arch, target)
+    if arch.relative == "shared_table" and target.relative == "table":
+        shared = state.pop(f"rel_pos_bias.{relative.TABLE}")
+        state |= {f"blocks.{block}.attn.{relative.TABLE}": shared for block in range(arch.depth)}
     return state
 
 
@@ -167,9 +170,11 @@ def _from_end(layers: tuple[int, ...], depth: int) -> tuple[int, ...]:
 
 def _relative(arch: VitArch, options: DenseOptions) -> Relative:
     asked: Relative = "decomposed" if options.rel_pos else arch.relative
-    if options.relative_table and arch.relative != "shared_table":
+    if options.relative_table:
         asked = "table"
-    if arch.relative not in ("none", asked) or (options.rel_pos and options.relative_table):
+    # Fine-tuning a BEiT gives each block a copy of the table that all shared in pretraining.
+    kinds = ("none", "shared_table", "table") if asked == "table" else ("none", asked)
+    if arch.relative not in kinds or (options.rel_pos and options.relative_table):
         raise ValueError(f"relative positions of two kinds ({arch.relative} and {asked}); a network has one")
     return asked
 

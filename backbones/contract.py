@@ -87,7 +87,8 @@ class DenseOptions:
     rel_pos: bool = False
     """Decomposed relative positions, zero-initialised where the network has none (ViTDet, arXiv 2203.16527)."""
     relative_table: bool = False
-    """A relative position table in each block, zero-initialised where the network has none (BEiT, arXiv 2106.08254)."""
+    """A relative position table in each block, zero-initialised where the network has none, a copy of the one that its blocks
+    share where they do (BEiT, arXiv 2106.08254)."""
     layer_scale: float | None = None
     """Where LayerScale starts that the network does not have; None adds none."""
     keep_prefix: bool = True

@@ -148,3 +148,35 @@ def test_table_of_another_grid_is_beits(old, new):
         values = table[:-3, head].numpy().reshape(sh, sw)
         expected = RectBivariateSpline(y, x, values, s=0)(*wanted)
         np.testing.assert_allclose(found[:-3, head].numpy().reshape(dh, dw), expected, atol=1e-7)
+
+
+def test_a_shared_table_is_copied_to_each_block(tmp_path):
+    """As fine-tuning of BEiT does; each copy then learns by itself, and the ledger says so."""
+    from backbones.arch import VitArch
+    from backbones.contract import DenseOptions
+    from backbones.save import save_backbone
+    from backbones.source import open_source
+    from backbones.vit import initial_weights
+    from backbones.zoo import vit
+
+    arch = VitArch(
+        embed_dim=8, depth=2, num_heads=2, patch_size=8, mlp_dim=16, image_size=(24, 24), positions=False, relative="shared_table"
+    )
+    weights = initial_weights(arch, 0)
+    shared = "rel_pos_bias.relative_position_bias_table"
+    weights[shared] = torch.randn_like(weights[shared])
+    save_backbone(tmp_path / "beit.safetensors", vit.assemble(arch, vit.spec_of(arch), weights), method="beit", pretrain_data="x")
+    source = open_source(str(tmp_path / "beit.safetensors"))
+    images = torch.randn(1, 3, 24, 24)
+    options = DenseOptions(relative_table=True)
+    plain, built = source.build().eval(), source.build(options).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(built(images)[0].tokens, plain(images)[0].tokens, rtol=1e-5, atol=1e-6)
+    copies = [parameter for name, parameter in built.named_parameters() if name.endswith("relative_position_bias_table")]
+    assert len(copies) == 2 and all(torch.equal(copy, weights[shared]) for copy in copies)
+    assert copies[0].data_ptr() != copies[1].data_ptr()
+    ledger = source.ledger_for(options)
+    assert "copied to each block" in ledger.dropped[shared] and not ledger.new
+    assert {f"blocks.{block}.attn.relative_position_bias_table" for block in range(2)} <= set(ledger.converted)
+    larger = source.build(DenseOptions(relative_table=True, image_size=(40, 32)))
+    assert dict(larger.named_parameters())["net.blocks.1.attn.relative_position_bias_table"].shape == (table_rows((5, 4)), 2)
