@@ -18,8 +18,9 @@ pytest.importorskip("tasks.edges.segmentation_run")
 from tasks.edges import segmentation_data as data  # noqa: E402
 from tasks.edges import segmentation_run as running  # noqa: E402
 from tasks.edges.segmentation_mmseg import SegDataSample  # noqa: E402
-from tasks.edges.segmentation_model import build_segmenter  # noqa: E402
+from tasks.edges.segmentation_model import Segmenter, build_segmenter  # noqa: E402
 from tasks.edges.segmentation_weights import load_weights  # noqa: E402
+from tasks.handle import open_data  # noqa: E402
 from tests.segmentation.mmseg_own import CLASSES, DEPTH, blank, own, theirs, twin  # noqa: E402
 
 
@@ -54,6 +55,24 @@ def test_a_segmentor_of_mmsegs_predicts_the_same_here(recipe, tmp_path, kind, si
     assert expected.std() > 0.01
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     assert (ours == labels).float().mean() > 0.999
+
+
+@pytest.mark.parametrize("kind", ["MAE", "BEiT"])
+def test_a_cell_measures_a_segmentor_of_mmsegs_as_it_is(recipe, make_ade, tmp_path, kind):
+    """One file as the model and as the weights, no step: the number is that of mmseg's own predictions."""
+    from backbones.source import open_source
+    from tasks.edges import segmentation_eval as measure
+    from tasks.suite import segmentation
+
+    segmentor, path = own(kind, recipe), tmp_path / "upernet.pth"
+    torch.save({"meta": {}, "state_dict": segmentor.state_dict()}, path)
+    handle = open_data(f"ade20k={make_ade()}")
+    config = recipe.override({"weights": str(path), "steps": 0})
+    found = segmentation.evaluate(open_source(str(path)), handle, config, Run(tmp_path / "out"))
+    views = data.TestViews(handle.split("val"), *data.test_views(recipe, 32))
+    samples = [Segmenter(segmentor).eval().predict(data.collate(views[index]))[0] for index in range(len(views))]
+    total = torch.stack([measure.areas(sample, CLASSES) for sample in samples]).sum(dim=0)
+    assert found == pytest.approx(measure.summary(total), abs=0.05)
 
 
 def test_weights_that_do_not_fit_are_refused_by_name(recipe, tmp_path):
