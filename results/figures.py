@@ -58,7 +58,7 @@ def score_plots(table: Table) -> list[Plot]:
             "xaxis": {"title": {"text": shown(unit)}, "rangemode": "tozero"},
             "yaxis": {"autorange": "reversed", "automargin": True},
         }
-        plots.append(Plot(heading(group, metric, unit, " "), _figure([bars], axes, height=90 + 34 * len(found))))
+        plots.append(Plot(heading(group, metric, unit, " "), make_figure([bars], axes, height=90 + 34 * len(found))))
     return plots
 
 
@@ -127,10 +127,11 @@ def _curve(name: str, losses: Sequence[float], paint: str) -> Figure:
 
 
 def _losses(traces: Sequence[Figure]) -> Figure:
-    return _figure(traces, {"xaxis": {"title": {"text": "step"}}, "yaxis": {"title": {"text": "loss"}, "automargin": True}})
+    return make_figure(traces, {"xaxis": {"title": {"text": "step"}}, "yaxis": {"title": {"text": "loss"}, "automargin": True}})
 
 
-def _figure(traces: Sequence[Figure], layout: Mapping[str, Any], height: int = 300) -> Figure:
+def make_figure(traces: Sequence[Figure], layout: Mapping[str, Any], height: int = 300) -> Figure:
+    """A figure of traces, with what all figures have in common."""
     common = {
         "height": height,
         "margin": {"l": 50, "r": 12, "t": 10, "b": 44},

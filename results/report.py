@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -15,7 +15,8 @@ from mae_bench.core.files import write_text
 from mae_bench.core.find import missing
 from results.figures import Plot, curve_plots, pretraining_plots, score_plots
 from results.formats import clock, columns, cost_heads, cost_row, heading, notes
-from results.labels import record_group
+from results.labels import GroupKey, RowKey, record_group, record_row
+from results.more_figures import cost_plots, published_plots
 from results.names import plain
 from results.record import Machine, Record, now
 from results.store import Pretraining, StoredCell, pretrainings
@@ -87,9 +88,16 @@ def render(table: Table, pretrained: Sequence[Pretraining], *, title: str) -> st
         raise missing(error, "the report") from error
     room = files("results") / "templates"
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    plots = {"scores": score_plots(table), "pretrainings": pretraining_plots(pretrained, table), "curves": curve_plots(table)}
+    plots = {
+        "scores": score_plots(table),
+        "costs": cost_plots(table),
+        "published": published_plots(table),
+        "pretrainings": pretraining_plots(pretrained, table),
+        "curves": curve_plots(table),
+    }
     scripts = (get_plotlyjs(), (room / "report.js").read_text(encoding="utf-8"))
-    machines = list(dict.fromkeys(_machine(record.machine) for record in table.records))
+    machines = {text: number + 1 for number, text in enumerate(dict.fromkeys(_machine(one.machine) for one in table.records))}
+    cells = _by_group(table)
     return environment.from_string((room / "report.html.jinja").read_text(encoding="utf-8")).render(
         title=plain(title),
         date=now(),
@@ -103,11 +111,12 @@ def render(table: Table, pretrained: Sequence[Pretraining], *, title: str) -> st
         heading=heading,
         notes=notes(table),
         cost_heads=cost_heads,
-        cost_row=cost_row,
+        mean=lambda row, group, metric: entry.mean if (entry := table.scores.get((row, group, metric))) is not None else "",
+        costs=lambda row: _costs(table, row),
         failed=[_failed(cell) for cell in table.cells if cell.state in ("failed", "diverged")],
         pictures=_pictures(table, pretrained),
-        sections=[_section(group, table, machines) for group in table.groups],
-        machines=machines,
+        sections=[_section(group, cells.get(group.key, []), machines) for group in table.groups],
+        machines=list(machines),
     )
 
 
@@ -164,13 +173,26 @@ def _failed(cell: StoredCell) -> Failed:
     return Failed(plain(cell.title), plain(cell.message), "\n".join(plain(line) for line in lines))
 
 
-def _section(group: Group, table: Table, machines: Sequence[str]) -> Section:
-    own = [record for record in table.records if record_group(record) == group.key]
-    places = {name: number for number, (name, _) in enumerate(table.rows)}
-    ordered = sorted(own, key=lambda record: (places.get(record.model.name, 0), record.seed))
+def _by_group(table: Table) -> dict[GroupKey, list[Record]]:
+    """The records of each protocol, in the order of the table's rows."""
+    places = {row: number for number, row in enumerate(table.rows)}
+    found: dict[GroupKey, list[Record]] = {}
+    for record in sorted(table.records, key=lambda one: (places.get(record_row(one), 0), one.seed)):
+        found.setdefault(record_group(record), []).append(record)
+    return found
+
+
+def _section(group: Group, own: Sequence[Record], machines: Mapping[str, int]) -> Section:
     settings = yaml.safe_dump(own[0].protocol.config, sort_keys=False) if own else ""
-    cells = [Measured(record, machines.index(_machine(record.machine)) + 1, clock(record.cost.seconds)) for record in ordered]
+    cells = [Measured(record, machines[_machine(record.machine)], clock(record.cost.seconds)) for record in own]
     return Section(group, settings, tuple(cells))
+
+
+def _costs(table: Table, row: RowKey) -> list[tuple[str, float | str]]:
+    """Texts of the cost table with their seconds, by which they are sorted."""
+    before = [table.pretraining.get(row[1])] if table.pretraining else []
+    seconds = [*before, *(table.seconds.get((row, group.key)) for group in table.groups), table.total(row)]
+    return [(text, "" if spent is None else spent) for text, spent in zip(cost_row(table, row), seconds, strict=True)]
 
 
 def _machine(machine: Machine) -> str:

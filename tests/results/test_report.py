@@ -6,13 +6,17 @@ import json
 import re
 import shutil
 import subprocess
+import time
 from html.parser import HTMLParser
 
 import pytest
 
 from mae_bench.core.errors import EnvironmentFault
 from results.figures import thinned
-from results.report import write_report
+from results.more_figures import cost_plots, published_plots
+from results.report import render, write_report
+from results.store import Order, StoredCell
+from results.table import arrange, build_table
 from tests.results.sample import make_record, store, store_failed
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -121,17 +125,83 @@ def test_long_curves_are_averaged():
     assert len(steps) == 250 and steps[-1] == 1000 and values[0] == 1.5
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
-def test_h01_a_browser_draws_it_and_runs_nothing_else(html, tmp_path):
-    words = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+def browsed(path, *more):
+    """The page as a browser leaves it, and what it said on its console."""
+    words = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={path.parent / 'profile'}", *more]
     done = subprocess.run(
-        [*words, "--enable-logging=stderr", "--virtual-time-budget=20000", "--dump-dom", (tmp_path / "report.html").as_uri()],
+        [*words, "--enable-logging=stderr", "--virtual-time-budget=20000", "--dump-dom", path.as_uri()],
         capture_output=True,
         text=True,
         timeout=180,
         check=True,
     )
-    assert done.stdout.count("main-svg") >= 4
-    assert "CONSOLE" not in done.stderr and "alert" not in done.stderr
-    assert '<img src="x"' not in done.stdout
+    return done.stdout, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+def test_h01_a_browser_draws_it_and_runs_nothing_else(html, tmp_path):
+    page, said = browsed(tmp_path / "report.html")
+    assert page.count("main-svg") >= 4
+    assert "CONSOLE" not in said and "alert" not in said
+    assert '<img src="x"' not in page
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+def test_a_click_on_a_head_sorts_and_the_filter_hides(tmp_path):
+    for name, value in (("b", 20.0), ("a", 9.5), ("c", 100.0)):
+        store(tmp_path / "out", make_record(name, metrics={"top1": value}))
+    store_failed(tmp_path / "out", make_record("d"), "boom")
+    text = write_report([tmp_path / "out"], tmp_path / "report.html", pytest.fail).read_text()
+    script = """<script>
+      const rows = () => [...document.querySelectorAll("#scores tbody tr:not([hidden])")];
+      const order = () => rows().map((row) => row.cells[0].textContent).join("");
+      const heads = document.querySelectorAll("#scores thead th");
+      const seen = [];
+      for (const number of [1, 1, 0, 0]) { heads[number].click(); seen.push(order()); }
+      const filter = document.getElementById("filter");
+      for (const word of ["C", "nothing", ""]) {
+        filter.value = word; filter.dispatchEvent(new Event("input")); seen.push(order());
+      }
+      document.body.dataset.seen = seen.join(" ");
+    </script>"""
+    open_page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", text)  # which would not run the test's script
+    (tmp_path / "open.html").write_text(open_page.replace("</body>", f"{script}</body>"))
+    page, _ = browsed(tmp_path / "open.html")
+    found = re.search(r'data-seen="([^"]*)"', page)
+    assert found is not None and found[1] == "cbad abcd abcd dcba c  dcba"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+def test_a_phone_needs_no_sideways_scrolling(html, tmp_path):
+    script = "<script>document.body.dataset.wide = document.documentElement.scrollWidth - innerWidth</script>"
+    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", html).replace("</body>", f"{script}</body>")
+    (tmp_path / "narrow.html").write_text(page)
+    page, _ = browsed(tmp_path / "narrow.html", "--window-size=500,900")  # the narrowest window that chromium opens
+    found = re.search(r'data-wide="(-?\d+)"', page)
+    assert found is not None and int(found[1]) <= 0
+
+
+@pytest.mark.slow
+def test_h10_five_thousand_cells_make_a_page_that_is_not_too_large(tmp_path):
+    records = [make_record(f"m{model}", f"t{task}", seed=seed) for model in range(50) for task in range(20) for seed in range(5)]
+    table = arrange([StoredCell(tmp_path / str(number), record) for number, record in enumerate(records)], Order(), {})
+    started = time.process_time()
+    text = render(table, [], title="many")
+    assert time.process_time() - started < 30 and len(text.encode()) < 15_000_000
+
+
+def test_scores_stand_beside_their_time_and_their_published_curve(tmp_path):
+    words = {"arch": "vit_large_patch16", "val": 50_000, "classes": 1000, "dataset": "folder-imagenet", "method": "mae"}
+    store(tmp_path, make_record("mask_ratio-75", "linear", "paper", {"top1": 73.0}, **words))
+    store(tmp_path, make_record("mask_ratio-50", "linear", "paper", {"top1": 69.0}, sha256="1" * 64, **words))
+    table = build_table([tmp_path], pytest.fail)
+    plot, partial = published_plots(table)  # a linear probe is also the first point of partial fine-tuning
+    assert "Figure 5" in plot.title and "Figure 9" in partial.title
+    traces = {trace["name"]: trace for trace in plot.figure["data"]}
+    assert traces["linear probe, measured"]["x"] == [50.0, 75.0] and traces["linear probe, measured"]["y"] == [69.0, 73.0]
+    assert traces["linear probe, published"]["x"][:2] == [10.0, 20.0]
+    [plot] = cost_plots(table)
+    assert [trace["y"] for trace in plot.figure["data"]] == [[69.0], [73.0]]
