@@ -1,0 +1,32 @@
+"""Classification tasks as cells: shared features, and what the record says of damaged images and of the network."""
+
+import pytest
+
+from mae_bench.cell import main
+from mae_bench.options import Options
+from mae_bench.plan import make_plan
+from results.record import read_record
+from results.request import write_request
+
+
+def test_cells_share_features_and_record_what_was_left_out(own_colours, tmp_path):
+    root = own_colours(4)
+    (root / "train/green/1.png").write_bytes(b"<html>")
+    plan = make_plan(
+        ["random:vit_demo_patch8"],
+        ["knn", "linear:paper-large"],
+        [f"folder={root}"],
+        tmp_path / "out",
+        overrides={"knn.k": "3", "knn.also_k": "[]", "linear.epochs": "1", "linear.warmup_epochs": "0", "linear.cached": "true"},
+        seeds=[0],
+        options=Options(),
+    )
+    for cell in plan.cells:
+        write_request(cell.folder, cell.request)
+        assert main([str(cell.folder)]) == 0
+    assert len(list((tmp_path / "out/.features").glob("*.safetensors"))) == 2
+    records = [read_record(cell.folder / "record.json", pytest.fail) for cell in plan.cells]
+    for record in records:
+        assert record is not None and "damaged training images left out: 1, named in skipped.jsonl" in record.deviations
+    assert records[1] is not None
+    assert any(line.startswith("recipe paper-large has the values of ViT-L") for line in records[1].deviations)
