@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from contextlib import AbstractContextManager
+from inspect import signature
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Self
@@ -77,7 +78,8 @@ def measure(folder: Path, key: str = "", *, anew: bool = False) -> None:
     )
     watched = Watched(source)
     if request.export_native:
-        task.export_native(source, config, folder / NATIVE)
+        wants_data = "handle" in signature(task.export_native).parameters
+        task.export_native(source, config, folder / NATIVE, **({"handle": data} if wants_data else {}))
     with Clock(folder) as clock, run.reporter.live():
         found = task.evaluate(watched, data, config, run)
         session = clock.session

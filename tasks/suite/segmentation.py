@@ -161,20 +161,20 @@ def evaluate(source: "Source", data: "DataHandle", config: Config, run: "Run") -
     return _edge("segmentation_run").evaluate(source, data, config, run)
 
 
-def export_native(source: "Source", config: Config, path: Path, *, data: "DataHandle | None" = None) -> None:
+def export_native(source: "Source", config: Config, path: Path, *, handle: "DataHandle | None" = None) -> None:
     """Write a cell as a config of mmsegmentation's own, which its tools train with the suite's backbone in it.
 
     Args:
         source: the backbone.
         config: settings of the task.
         path: the file to write, ending in `.py`.
-        data: the data set; ADE20K at mmseg's usual place when not given.
+        handle: the data set; ADE20K at mmseg's usual place when not given.
 
     Raises:
         EnvironmentFault: mmsegmentation is not installed, or broken.
         ConfigError: settings or data that mmengine has no words for.
     """
-    _edge("segmentation_export").export_native(source, config, path, data=data)
+    _edge("segmentation_export").export_native(source, config, path, data=handle)
 
 
 def _edge(name: str) -> Any:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from backbones.layers import layer_ids
+from backbones.positions import resample
 from mae_bench.core.errors import ConfigError
 from mae_bench.core.optim import OptimConfig, parameter_groups
 from tests.segmentation.conftest import tiny_backbone
@@ -171,3 +172,16 @@ def theirs_name(name: str) -> str:
     ):
         name = name.replace(ours, theirs)
     return name
+
+
+def test_positions_are_resized_as_mmseg_does():
+    """From 14 x 14 patches, as pretraining has them, to 32 x 32: bicubic without antialiasing."""
+    from mmseg.models.backbones import MAE
+
+    backbone = tiny_backbone(patch=16, options=to_mmseg.dense_options((512, 512), 0.0, relative_table=True, layer_scale=1.0))
+    assert backbone.positions.shape == (1, 1 + 32 * 32, 16)
+    stored = torch.randn(1, 1 + 14 * 14, 16)
+    shape = {"img_size": (512, 512), "patch_size": 16, "embed_dims": 16, "num_layers": 1, "num_heads": 2, "mlp_ratio": 2}
+    theirs = MAE(**shape).resize_abs_pos_embed({"pos_embed": stored.clone()})["pos_embed"]  # type: ignore
+    ours = resample(stored, (14, 14), (32, 32), num_prefix=1, antialias=backbone.options.antialias)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)

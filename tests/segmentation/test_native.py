@@ -145,7 +145,7 @@ def test_config_of_a_cell_reads_the_data_and_gives_the_rates(tmp_path, make_ade,
 
     handle = open_data(f"ade20k={make_ade()}")
     config = settings.override({"class_balance": 0.5, "test_flip": True})
-    segmentation.export_native(open_source(SOURCE), config, tmp_path / "cell.py", data=handle)
+    segmentation.export_native(open_source(SOURCE), config, tmp_path / "cell.py", handle=handle)
     read = File.fromfile(tmp_path / "cell.py")
     with DefaultScope.overwrite_default_scope("mmseg"):
         training, validation = (DATASETS.build(read[f"{which}_dataloader"].dataset) for which in ("train", "val"))
