@@ -32,6 +32,13 @@ class Run:
     max_skipped: float = 0.001
     """Share of the training images that may be damaged, rounded up to whole images: they are left out and named in
     `skipped.jsonl`. Images of an evaluation are never left out."""
+    sharded: bool = False
+    """Whether weights, gradients and optimizer state are cut over the processes of a training (FSDP2); for models that one GPU
+    cannot hold. Checkpoints are the same files as without."""
+    deadline: float | None = None
+    """Value of `time.monotonic` from which on a training saves its state and stops, as by a signal; None runs to the end."""
+    tensorboard: bool = False
+    """Whether a training writes its numbers for TensorBoard too."""
     cache: Path | None = None
     """Folder of what runs share, such as features; None = this run shares nothing."""
     reporter: Reporter = field(default_factory=Silent)

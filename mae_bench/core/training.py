@@ -46,8 +46,8 @@ class Training:
     before_step: Callable[[int], None] | None = None
     """Called with the number of each step just before it."""
     split_unit: int = 1
-    """Micro-batches are halved when memory runs out, as long as they stay multiples of this; 0 never halves them, for losses
-    that their size shapes (batch norm, negatives)."""
+    """Micro-batches are halved when memory runs out, as long as they stay multiples of this; 0 never halves them, nor goes on in
+    another number of processes, for losses that their size shapes (batch norm, negatives)."""
     average_decay: float | None = None
     """Decay of an exponential moving average of the weights, kept beside them (`Trained.average`); None keeps none."""
     compile: bool = False
@@ -56,8 +56,10 @@ class Training:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training leaves beside the changed model."""
+    """What a training leaves."""
 
+    model: nn.Module
+    """The model that was given, changed in place; where weights were sharded a whole copy of it, in the main process only."""
     losses: list[float]
     """Total loss of every step from the first, those of earlier sessions included."""
     seconds: float
