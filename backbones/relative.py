@@ -91,18 +91,18 @@ def shifts(table: Tensor, grid: Size) -> Tensor:
     return lines.unfold(1, h, 1).unfold(2, w, 1)
 
 
-def decomposed(q: Tensor, rel_pos_h: Tensor, rel_pos_w: Tensor, grid: Size) -> tuple[Tensor, Tensor]:
+def decomposed(q: Tensor, row: Tensor, column: Tensor, grid: Size) -> tuple[Tensor, Tensor]:
     """What decomposed positions add to the score of a query and a key, by the key's row (B, A, h*w, h) and column (B, A, h*w, w).
 
     Args:
         q: queries (B, A, h*w, D), not scaled.
-        rel_pos_h: (2*side - 1, D), row i for a distance of i - (side - 1) from key to query; resized if the height is another.
-        rel_pos_w: the same for columns.
+        row: (h, h, D), `distances` of the rows.
+        column: (w, w, D), the same of the columns.
         grid: (h, w).
     """
     queries = q.unflatten(2, grid)
-    by_row = torch.einsum("bayxd,ykd->bayxk", queries, distances(rel_pos_h, grid[0]))
-    by_column = torch.einsum("bayxd,xkd->bayxk", queries, distances(rel_pos_w, grid[1]))
+    by_row = torch.einsum("bayxd,ykd->bayxk", queries, row)
+    by_column = torch.einsum("bayxd,xkd->bayxk", queries, column)
     return by_row.flatten(2, 3), by_column.flatten(2, 3)
 
 
@@ -122,7 +122,12 @@ def fold(q: Tensor, k: Tensor, by_row: Tensor, by_column: Tensor, grid: Size) ->
 
 
 def distances(line: Tensor, side: int) -> Tensor:
-    """Rows of a decomposed table for each pair (query, key) along a side, (side, side, D)."""
+    """Rows of a decomposed table for each pair (query, key) along a side, (side, side, D).
+
+    Args:
+        line: (2*s - 1, D), row i for a distance of i - (s - 1) from key to query; resized where s is not the side.
+        side: tokens along it.
+    """
     line = resize_line(line, 2 * side - 1)
     steps = torch.arange(side, device=line.device)
     return line[steps[:, None] - steps[None, :] + side - 1]

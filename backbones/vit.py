@@ -18,7 +18,7 @@ from backbones.arch import VitArch
 from backbones.contract import BackboneSpec, DenseOptions, Features
 from backbones.positions import sincos_2d
 from backbones.stem import Stem
-from backbones.windows import GridAttention
+from backbones.windows import GridAttention, by_parts
 from mae_bench.core.seeding import derive
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -130,7 +130,7 @@ class TimmViT(Stem[VitArch]):
             return block(tokens)
         # timm's Block.forward, with the grid handed to the attention.
         tokens = tokens + block.drop_path1(block.ls1(block.attn(block.norm1(tokens), grid, bias)))
-        return tokens + block.drop_path2(block.ls2(block.mlp(block.norm2(tokens))))
+        return tokens + block.drop_path2(block.ls2(by_parts(block.mlp, block.norm2(tokens))))
 
 
 def _take(tokens: Tensor, ids: Tensor) -> Tensor:

@@ -8,9 +8,12 @@ from timm.layers.attention import Attention
 from torch import Tensor, nn
 from torch.nn import functional
 
-from backbones import relative, table_attention
+from backbones import decomposed_attention, relative, table_attention
 
 Size = tuple[int, int]
+
+TOKENS = 256
+"""Tokens that `by_parts` takes at a time."""
 
 
 class GridAttention(nn.Module):
@@ -56,27 +59,33 @@ class GridAttention(nn.Module):
             grid: (h, w).
             shared_bias: (A, N, N) added to the scores, N being the tokens of a window or of the whole grid.
         """
-        qkv = self.qkv(tokens)
         if self.window == 0:
-            attended = self._attend(qkv, grid, shared_bias)
+            attended = self._attend(self.qkv(tokens), grid, shared_bias)
         else:
-            # A zero token beyond the border has the bias as its q, k and v, and takes part in its window's softmax.
-            windows = partition(pad(qkv.unflatten(1, grid), self.window, self.qkv.bias), self.window)
-            square = (self.window, self.window)
-            within = self._attend(windows.flatten(1, 2), square, shared_bias).unflatten(1, square)
-            attended = merge(within, self.window, grid).flatten(1, 2)
+            # Where nothing is kept for a backward, one row of windows after the other: q, k and v of all are never there at once.
+            height = grid[0] if torch.is_grad_enabled() else self.window
+            strips = tokens.unflatten(1, grid).split(height, dim=1)
+            attended = torch.cat([self._attend_windows(strip, shared_bias) for strip in strips], dim=1).flatten(1, 2)
         return self.proj_drop(self.proj(self.norm(attended)))
+
+    def _attend_windows(self, tokens: Tensor, bias: Tensor | None) -> Tensor:
+        """Attention inside the windows of (B, h, w, C), giving the same shape."""
+        # A zero token beyond the border has the bias as its q, k and v, and takes part in its window's softmax.
+        windows = partition(pad(self.qkv(tokens), self.window, self.qkv.bias), self.window)
+        square = (self.window, self.window)
+        within = self._attend(windows.flatten(1, 2), square, bias).unflatten(1, square)
+        return merge(within, self.window, (tokens.shape[1], tokens.shape[2]))
 
     def _attend(self, qkv: Tensor, grid: Size, bias: Tensor | None) -> Tensor:
         """Attention among all tokens of (B, N, 3*A*D), giving (B, N, A*D)."""
+        qkv = qkv.unflatten(-1, (3, self.num_heads, self.head_dim))
+        dropout = self.attn_drop.p if self.training else 0.0
+        if self.rel_pos_h is not None and self.rel_pos_w is not None:
+            return self._attend_decomposed(qkv, grid, self.rel_pos_h, self.rel_pos_w, dropout)
         # 3 x (B, A, N, D)
-        q, k, v = qkv.unflatten(-1, (3, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4).unbind(0)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         q, k = self.q_norm(q), self.k_norm(k)
         scale = self.head_dim**-0.5
-        if self.rel_pos_h is not None and self.rel_pos_w is not None:
-            q, k = relative.fold(q * scale, k, *relative.decomposed(q, self.rel_pos_h, self.rel_pos_w, grid), grid)
-            scale = 1.0
-        dropout = self.attn_drop.p if self.training else 0.0
         if self.relative_position_bias_table is not None:
             table = relative.resize_table(self.relative_position_bias_table, self.side, grid)
             if table_attention.applies(q, table, dropout):
@@ -85,6 +94,30 @@ class GridAttention(nn.Module):
         mask = None if bias is None else bias.to(q.dtype)
         attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scale)
         return attended.transpose(1, 2).flatten(2)
+
+    def _attend_decomposed(self, qkv: Tensor, grid: Size, rel_pos_h: Tensor, rel_pos_w: Tensor, dropout: float) -> Tensor:
+        """The same of (B, N, 3, A, D) with decomposed relative positions."""
+        row, column = relative.distances(rel_pos_h, grid[0]), relative.distances(rel_pos_w, grid[1])
+        plain = isinstance(self.q_norm, nn.Identity) and isinstance(self.k_norm, nn.Identity)
+        if plain and decomposed_attention.applies(qkv, row, dropout):
+            return decomposed_attention.attend(qkv, row, column, grid).flatten(2)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        q, k = self.q_norm(q), self.k_norm(k)
+        q, k = relative.fold(q * self.head_dim**-0.5, k, *relative.decomposed(q, row, column, grid), grid)
+        # torch's fused attention wants q, k and v of one width.
+        v = functional.pad(v, (0, q.shape[-1] - v.shape[-1]))
+        attended = functional.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=1.0)
+        return attended[..., : self.head_dim].transpose(1, 2).flatten(2)
+
+
+def by_parts(module: nn.Module, tokens: Tensor) -> Tensor:
+    """Run a module on (B, N, C) that treats each token by itself; on a CPU and without a backward, some tokens at a time.
+
+    What an MLP widens them to is four times as much, and for all tokens of a large image it leaves every cache.
+    """
+    if torch.is_grad_enabled() or tokens.device.type != "cpu":
+        return module(tokens)
+    return torch.cat([module(part) for part in tokens.split(TOKENS, dim=1)], dim=1)
 
 
 def pad(grid: Tensor, window: int, value: Tensor | None) -> Tensor:
