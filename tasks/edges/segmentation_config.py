@@ -47,6 +47,9 @@ def segmentor_config(
     Raises:
         ConfigError: settings that do not fit the backbone.
     """
+    coarsest, side = _coarsest_stride(config, spec), crop_side(config, spec)
+    if side < coarsest:
+        raise ConfigError(f"segmentation.image_size={side} is less than a cell of the coarsest map; set at least {coarsest}")
     head: Part = {
         "num_classes": num_classes,
         "out_channels": num_classes,

@@ -223,6 +223,14 @@ class TestNetworks:
         with pytest.raises(ConfigError, match=r"test_stride=600 leaves gaps between windows of 512 pixels"):
             self.full_size("vit_base_patch16", Config(test_stride=600))
 
+    def test_crops_smaller_than_a_cell_of_the_pyramid_are_refused(self):
+        from tasks.edges.segmentation_config import segmentor_config
+        from tests.segmentation.conftest import tiny_backbone
+
+        backbone = tiny_backbone(patch=32)
+        with pytest.raises(ConfigError, match=r"image_size=32 is less than a cell of the coarsest map; set at least 64"):
+            segmentor_config(backbone, backbone.spec, Config(image_size=32), 3)
+
     def test_positions_of_another_kind_are_refused(self):
         from tasks.edges.segmentation_model import build_backbone
         from tests.segmentation.conftest import tiny_source
