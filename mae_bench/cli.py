@@ -14,21 +14,22 @@ from typer.exceptions import TyperException
 from mae_bench import __version__
 from mae_bench.cli_ckpt import ckpt_app
 from mae_bench.cli_pretrain import ablate, visualize
-from mae_bench.cli_results import compare, reference, table
+from mae_bench.cli_results import compare, reference, report, table
 from mae_bench.cli_tools import HELP, data_app, doctor, setup_app, show_app
 from mae_bench.cli_words import (
     KINDS,
     Debug,
     Device,
+    GpusPerCell,
     Jobs,
+    Launcher,
     Out,
-    Outs,
     Overwrite,
     Precision,
     Settings,
+    Slurm,
     Threads,
     Workers,
-    warn,
 )
 from mae_bench.core.errors import ConfigError, EnvironmentFault, MaeBenchError
 from mae_bench.job import stop_at_once
@@ -46,6 +47,7 @@ for _name, _part in (("ckpt", ckpt_app), ("data", data_app), ("show", show_app),
 for _name, _call in (
     ("doctor", doctor),
     ("compare", compare),
+    ("report", report),
     ("table", table),
     ("reference", reference),
     ("ablate", ablate),
@@ -117,6 +119,9 @@ def run(
     time_limit: Annotated[str | None, typer.Option(metavar="1h30m", help="For each cell; the next run goes on.")] = None,
     allow_partial: Annotated[bool, typer.Option("--allow-partial", help="Start what a checkpoint lacks at random.")] = False,
     export_native: Annotated[bool, typer.Option("--export-native", help="Leave the config of the task's framework too.")] = False,
+    launcher: Launcher = "local",
+    slurm: Slurm = None,
+    gpus_per_cell: GpusPerCell = 1,
     device: Device = None,
     precision: Precision = None,
     threads: Threads = None,
@@ -140,6 +145,9 @@ def run(
         allow_partial=allow_partial,
         export_native=export_native,
         time_limit=time_limit,
+        launcher=launcher,
+        slurm=slurm or (),
+        gpus_per_cell=gpus_per_cell,
     )
     return run_asked(Asked(model or [], task or [], data or [], words or [], seeds), out, options, Console(), dry_run=dry_run)
 
@@ -171,16 +179,6 @@ def retry(
         device=device, precision=precision, threads=threads, workers=workers, jobs=jobs, debug=debug, overwrite=overwrite
     )
     return run_again(out, options, Console())
-
-
-@app.command()
-def report(
-    outs: Outs, path: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The page.")] = Path("report.html")
-) -> None:
-    """One HTML page: table, cost, losses, pictures, protocols. It loads nothing from the network."""
-    from results.report import write_report
-
-    typer.echo(str(write_report(outs, path, warn)))
 
 
 @app.command("ls")

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from mae_bench.cli_words import warn
+from mae_bench.cli_words import Outs, warn
 
 Format = Annotated[str, typer.Option("--format", metavar="rich|md|latex|csv|html|json", help="Of the output.")]
 
@@ -68,3 +68,12 @@ def compare(
     text = render(found, first, second, form, Console())
     if text is not None:
         typer.echo(text, nl=False)
+
+
+def report(
+    outs: Outs, path: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The page.")] = Path("report.html")
+) -> None:
+    """One HTML page: table, cost, losses, pictures, protocols. It loads nothing from the network."""
+    from results.report import write_report
+
+    typer.echo(str(write_report(outs, path, warn)))

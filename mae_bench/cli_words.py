@@ -19,6 +19,9 @@ Precision = Annotated[str | None, typer.Option(help="fp32, bf16 or fp16; bf16 on
 Threads = Annotated[int | None, typer.Option(help="CPU threads of each job; the cores divided.", rich_help_panel=ADVANCED)]
 Workers = Annotated[int | None, typer.Option(help="Data loading processes of each job; none.", rich_help_panel=ADVANCED)]
 Jobs = Annotated[int | None, typer.Option(help="Jobs at a time: one a GPU, two on a CPU.", rich_help_panel=ADVANCED)]
+Launcher = Annotated[str, typer.Option(metavar="local|slurm", help="Where cells run.", rich_help_panel=ADVANCED)]
+Slurm = Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Such as partition=gpu.", rich_help_panel=ADVANCED)]
+GpusPerCell = Annotated[int, typer.Option(help="GPUs of one cell, by torchrun.", rich_help_panel=ADVANCED)]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.", rich_help_panel=ADVANCED)]
 Overwrite = Annotated[str, typer.Option(metavar="failed|always", help="Begin those cells anew.", rich_help_panel=ADVANCED)]
 

@@ -31,6 +31,12 @@ def ended(job: Job, code: int, seconds: float) -> Outcome:
     return Outcome(job, "failed", seconds, last_line(job.folder / LOG) or f"exit code {code}")
 
 
+def kind_of(outcome: Outcome) -> str:
+    """What kind of failure it was: its message without the numbers, names and paths that differ from cell to cell."""
+    words = outcome.message.split()
+    return " ".join(word for word in words if "/" not in word and not any(char.isdigit() for char in word))
+
+
 def told(job: Job) -> str:
     """What the job itself has left about its end."""
     return str(read_object(job.folder / STATUS).get("message") or "")

@@ -1,27 +1,27 @@
 """Jobs, each its own process: started longest first, watched through files, stopped together."""
 
-import os
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from types import FrameType
 
 from mae_bench.core import progress
 from mae_bench.core.errors import MaeBenchError, Stopped
 from mae_bench.core.signals import ASKING
-from mae_bench.ends import STOPS, ended, reason, told, with_status
-from mae_bench.job import BUSY, PARENT
-from mae_bench.jobs import LOG, Display, Job, Outcome, Seen
+from mae_bench.ends import STOPS, ended, kind_of, reason, told, with_status
+from mae_bench.job import BUSY
+from mae_bench.jobs import Display, Job, Outcome, Seen
 from mae_bench.lines import duration
+from mae_bench.processes import Process, Start, start_here
 from results.store import STATUS, read_object
 
 POLL_SECONDS = 0.1
+ALIKE = 5
+"""Failures of one kind in a row after which nothing more is started."""
 GRACE_SECONDS = 60.0
 """Time to save for a job that is over its time limit."""
 BUSY_SECONDS = 3.0
@@ -31,7 +31,7 @@ BUSY_SECONDS = 3.0
 @dataclass
 class _Running:
     job: Job
-    process: subprocess.Popen[bytes]
+    process: Process
     slot: int
     started: float
     late: bool = False
@@ -55,19 +55,22 @@ class _StopAsked:
         self.name = signal.Signals(number).name
 
 
-def run_jobs(jobs: Sequence[Job], slots: Sequence[Mapping[str, str]], display: Display) -> list[Outcome]:
+def run_jobs(
+    jobs: Sequence[Job], slots: Sequence[Mapping[str, str]], display: Display, start: Start = start_here
+) -> list[Outcome]:
     """Run jobs until none is left.
 
     Args:
         jobs: what to run; ended jobs may add to it.
         slots: environment variables of each place a job can run in; as many jobs run at a time.
         display: shows what goes on.
+        start: where they run.
 
     Returns:
         How each job ended, in the order of ending; those never started after a signal are `stopped`.
     """
     with _collect_signals() as asked:
-        return _Pool(jobs, slots, display, asked).run()
+        return _Pool(jobs, slots, display, asked, start).run()
 
 
 def _end_late(run: _Running) -> None:
@@ -79,7 +82,7 @@ def _end_late(run: _Running) -> None:
         run.late = True
         run.process.terminate()
     elif spent > run.job.time_limit + GRACE_SECONDS:
-        os.killpg(run.process.pid, signal.SIGKILL)
+        run.process.kill()
 
 
 def check_stopped(outcomes: Sequence[Outcome]) -> None:
@@ -92,14 +95,17 @@ def check_stopped(outcomes: Sequence[Outcome]) -> None:
 class _Pool:
     """The jobs of one call: which wait, which run, which have ended."""
 
-    def __init__(self, jobs: Sequence[Job], slots: Sequence[Mapping[str, str]], display: Display, asked: _StopAsked) -> None:
+    def __init__(
+        self, jobs: Sequence[Job], slots: Sequence[Mapping[str, str]], display: Display, asked: _StopAsked, start: Start
+    ) -> None:
         self.waiting = list(jobs)
-        self.slots, self.display, self.asked = list(slots), display, asked
+        self.slots, self.display, self.asked, self.start = list(slots), display, asked, start
         self.free = list(range(len(self.slots)))
         self.running: list[_Running] = []
         self.outcomes: list[Outcome] = []
         self.not_before: dict[str, float] = {}
         self.forwarded = 0
+        self.alike: list[Outcome] = []
 
     def run(self) -> list[Outcome]:
         try:
@@ -147,13 +153,7 @@ class _Pool:
         job.folder.mkdir(parents=True, exist_ok=True)
         for name in (STATUS, progress.FILE):
             (job.folder / name).unlink(missing_ok=True)
-        environment = {**os.environ, **self.slots[slot], PARENT: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
-        with (job.folder / LOG).open("ab") as log:
-            log.write(f"--- {datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z} {' '.join(job.command)}\n".encode())
-            log.flush()
-            process = subprocess.Popen(
-                job.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, process_group=0
-            )
+        process = self.start(job, self.slots[slot])
         self.free.remove(slot)
         self.running.append(_Running(job, process, slot, time.monotonic()))
         self.display.begin(job)
@@ -191,11 +191,21 @@ class _Pool:
     def _end(self, outcome: Outcome) -> None:
         self.outcomes.append(outcome)
         self.display.end(outcome)
+        self.alike = [*self.alike, outcome][-ALIKE:] if outcome.state == "failed" else []
+        if len(self.alike) == ALIKE and len({kind_of(one) for one in self.alike}) == 1:
+            self._give_up(outcome)
         if outcome.state in ("done", "elsewhere"):
             try:
                 self.waiting.extend(outcome.job.then())
             except (MaeBenchError, OSError) as error:
                 self._end(Outcome(outcome.job, "failed", message=f"what follows it cannot be run: {reason(error)}"))
+
+    def _give_up(self, outcome: Outcome) -> None:
+        """Start nothing more: so many failures of one kind in a row are the environment's, not the cells'."""
+        reason = f"not started: {ALIKE} in a row failed alike, the last with: {outcome.message}"
+        self.waiting, left = [], self.waiting
+        for job in left:
+            self.outcomes.append(Outcome(job, "failed", message=reason))
 
     def _forward(self) -> None:
         """The first signal asks the jobs to save and stop; the second kills them."""
@@ -209,12 +219,7 @@ class _Pool:
 
     def _kill(self) -> None:
         for run in self.running:
-            try:
-                os.killpg(run.process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        for run in self.running:
-            run.process.wait()
+            run.process.kill()
 
 
 def python(*words: str) -> tuple[str, ...]:

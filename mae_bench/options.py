@@ -2,13 +2,18 @@
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mae_bench.core.config import parse_assignments
 from mae_bench.core.errors import ConfigError, EnvironmentFault
 from mae_bench.environment import cores
 
 PRECISIONS = ("fp32", "bf16", "fp16")
+LAUNCHERS = ("local", "slurm")
 OVERWRITE = ("failed", "always")
+MOST_SUBMITTED = 100
+"""Jobs in a cluster's queue at a time unless asked otherwise."""
 MOST_JOBS = 2
 """Cells run at a time on a CPU unless asked otherwise: more of them want more memory than most machines have."""
 
@@ -30,6 +35,11 @@ class Options:
     """Whether tensors that a checkpoint lacks may start at random."""
     export_native: bool = False
     """Whether the native config of a cell is written beside its record, where its task has one."""
+    launcher: str = "local"
+    """Where cells run: here, or on a `slurm` cluster."""
+    slurm: tuple[tuple[str, str], ...] = ()
+    """Settings of the cluster's jobs, by submitit's names."""
+    gpus_per_cell: int = 1
     time_limit: float | None = None
     """Seconds that one cell may run at a time; it is stopped then, and goes on with the next run."""
     given: frozenset[str] = frozenset()
@@ -49,6 +59,9 @@ def make_options(
     allow_partial: bool = False,
     export_native: bool = False,
     time_limit: str | None = None,
+    launcher: str = "local",
+    slurm: Sequence[str] = (),
+    gpus_per_cell: int = 1,
 ) -> Options:
     """Fill in what the machine decides: the device, and how many jobs share its cores.
 
@@ -60,10 +73,15 @@ def make_options(
     asked |= {"save_seconds": save_seconds, "debug": debug or None}
     if overwrite and overwrite not in OVERWRITE:
         raise ConfigError(f"--overwrite {overwrite!r}; use {' or '.join(OVERWRITE)}")
+    if launcher not in LAUNCHERS or (slurm and launcher != "slurm"):
+        raise ConfigError(f"--launcher {launcher!r}; use {' or '.join(LAUNCHERS)}, and --slurm with slurm alone")
     if (jobs is not None and jobs < 1) or (threads is not None and threads < 1) or (workers or 0) < 0:
         raise ConfigError("--jobs and --threads are at least 1, --workers at least 0")
     place = choose_device(device)
-    parallel = jobs or (max(1, gpus()) if place == "cuda" else min(MOST_JOBS, cores()))
+    if gpus_per_cell < 1 or (launcher == "local" and gpus_per_cell > max(1, gpus() if place == "cuda" else 1)):
+        there = f"{gpus()} GPUs" if place == "cuda" else "none"
+        raise EnvironmentFault(f"--gpus-per-cell {gpus_per_cell}: this machine has {there}; ask for what there is")
+    parallel = jobs or _parallel(place, launcher, gpus_per_cell)
     return Options(
         device=place,
         precision=choose_precision(precision, place),
@@ -75,9 +93,19 @@ def make_options(
         overwrite=overwrite,
         allow_partial=allow_partial,
         export_native=export_native,
+        launcher=launcher,
+        slurm=tuple(parse_assignments(list(slurm)).items()),
+        gpus_per_cell=gpus_per_cell,
         time_limit=None if time_limit is None else parse_time(time_limit),
         given=frozenset(name for name, value in asked.items() if value is not None),
     )
+
+
+def _parallel(device: str, launcher: str, gpus_per_cell: int) -> int:
+    """Cells run at a time unless asked otherwise."""
+    if launcher == "slurm":
+        return MOST_SUBMITTED
+    return max(1, gpus() // gpus_per_cell) if device == "cuda" else min(MOST_JOBS, cores())
 
 
 def parse_time(text: str) -> float:
@@ -135,8 +163,10 @@ def slots(options: Options) -> list[dict[str, str]]:
     """The environment of each place a job can run in: its threads, and one GPU each where there are several."""
     threads = {name: str(options.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     count = gpus() if options.device == "cuda" else 0
-    if count < 2:
+    if count < 2 or options.launcher == "slurm":
         return [threads] * options.jobs
     given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     names = given.split(",") if given else [str(number) for number in range(count)]
-    return [{**threads, "CUDA_VISIBLE_DEVICES": names[number % count]} for number in range(options.jobs)]
+    each = options.gpus_per_cell
+    groups = [names[first : first + each] for first in range(0, count - each + 1, each)]
+    return [{**threads, "CUDA_VISIBLE_DEVICES": ",".join(groups[number % len(groups)])} for number in range(options.jobs)]

@@ -16,6 +16,7 @@ from mae_bench.jobs import Job, Outcome
 from mae_bench.launch import check_stopped, python, run_jobs
 from mae_bench.options import Options, slots
 from mae_bench.plan import Cell, Plan, with_options
+from mae_bench.processes import Start, slurm, start_here, torchrun
 from mae_bench.settle import Standing, announce, prepare, standing
 from results import record as records
 from results.formats import show_table, to_markdown
@@ -63,7 +64,7 @@ def run_plan(plan: Plan, out: Path, options: Options, console: Console) -> int:
     jobs, more = cell_jobs(plan.cells, options, console)
     say(console, f"{len(jobs)} cells to run, {describe(options, plan.cells)}")
     with make_display(console) as display:
-        outcomes = run_jobs(jobs, slots(options), display)
+        outcomes = run_jobs(jobs, slots(options), display, _start(options, out))
     check_stopped(outcomes)
     return conclude(out, [*failures, *more, *failed_jobs(outcomes)], console)
 
@@ -101,9 +102,10 @@ def cell_jobs(
 
 def cell_job(cell: Cell, stands: Standing, options: Options, console: Console, weight: float = 1.0) -> Job:
     """The job that measures one cell."""
+    words = (str(cell.folder.absolute()), "--key", cell.request.key, *(("--anew",) if stands.anew else ()))
     return Job(
         name=cell.request.title,
-        command=python("mae_bench.cell", str(cell.folder), "--key", cell.request.key, *(("--anew",) if stands.anew else ())),
+        command=torchrun(python("mae_bench.cell", *words), options.gpus_per_cell),
         folder=cell.folder,
         weight=weight,
         prepare=partial(prepare, cell, stands),
@@ -180,6 +182,11 @@ def _fault(cell: Cell, stands: Standing) -> Failure | None:
         hint = "; it is not run again without --overwrite failed" if stands.state == "diverged" else ""
         return Failure(cell.request.title, f"{stands.reason}{hint}")
     return Failure(cell.request.title, cell.fault) if cell.fault and stands.to_run else None
+
+
+def _start(options: Options, out: Path) -> Start:
+    """Where cells are started."""
+    return slurm(out.absolute() / "slurm", dict(options.slurm)) if options.launcher == "slurm" else start_here
 
 
 def _compare(cell: Cell, before: Record | None, console: Console) -> tuple[Job, ...]:

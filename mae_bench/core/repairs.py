@@ -16,6 +16,8 @@ EXTRA_OF = {
     "termcolor": "detection",
     "detectron2": "detection",
     "faster_coco_eval": "fast",
+    "simplejpeg": "fast",
+    "datasets": "hf",
     "mmengine": "segmentation",
     "mmcv": "segmentation",
     "mmseg": "segmentation",
@@ -27,9 +29,11 @@ EXTRA_OF = {
     "lightning": "contrastive",
     "jinja2": "report",
     "plotly": "report",
+    "submitit": "slurm",
     "pytest": "dev",
     "hypothesis": "dev",
     "transformers": "dev",
+    "webdataset": "dev",
 }
 
 # Modules that no extra installs.

@@ -90,9 +90,9 @@ def test_a_job_stopped_by_something_else_does_not_stop_the_others(tmp_path, numb
 def test_a_job_over_its_time_is_stopped_and_the_others_go_on(tmp_path, kind, monkeypatch):
     monkeypatch.setattr("mae_bench.launch.GRACE_SECONDS", 0.5)
     late, after = jobs(tmp_path, [kind, "ok"])
-    outcomes = run_jobs([replace(late, time_limit=3.0, weight=9), after], SLOT, quiet())
+    outcomes = run_jobs([replace(late, time_limit=8.0, weight=9), after], SLOT, quiet())
     found = {outcome.job.name: outcome for outcome in outcomes}
-    assert found[late.name].state == "failed" and "its time limit of 3 s is over" in found[late.name].message
+    assert found[late.name].state == "failed" and "its time limit of 8 s is over" in found[late.name].message
     assert found[after.name].state == "done" and all(gone(pid, 0.5) for pid in pids(late.folder))
     check_stopped(outcomes)
 
@@ -254,3 +254,16 @@ def test_a_fault_of_the_display_leaves_no_job_behind(tmp_path):
         run_jobs(jobs(tmp_path, ["sleep"]), SLOT, Broken(Screen()))
     assert all(gone(pid, 0.5) for pid in pids(tmp_path / "0-sleep"))
     assert os.getpid() not in pids(tmp_path / "0-sleep")
+
+
+def test_r18_failures_of_one_kind_in_a_row_stop_what_has_not_begun(tmp_path):
+    outcomes = run_jobs(jobs(tmp_path, ["fail"] * 8), SLOT, quiet())
+    assert [outcome.state for outcome in outcomes] == ["failed"] * 8
+    assert sum((tmp_path / f"{number}-fail" / "visits").exists() for number in range(8)) == 5
+    assert outcomes[-1].message.startswith("not started: 5 in a row failed alike, the last with: the checkpoint is broken")
+
+
+def test_r18_unlike_failures_and_ones_with_a_success_between_do_not(tmp_path):
+    kinds = ["fail", "fail", "fail", "fail", "ok", "fail", "crash", "fail", "crash", "fail"]
+    outcomes = run_jobs(jobs(tmp_path, kinds), SLOT, quiet())
+    assert sum((outcome.job.folder / "visits").exists() for outcome in outcomes) == len(kinds)

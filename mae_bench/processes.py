@@ -1,0 +1,178 @@
+"""Where a job's process runs: here, or wherever submitit takes it."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from mae_bench.core.errors import ConfigError, EnvironmentFault
+from mae_bench.core.find import missing
+from mae_bench.job import PARENT
+from mae_bench.jobs import LOG, Job
+
+LOST = 1
+"""Exit code of a job that the cluster lost without one."""
+
+
+class Process(Protocol):
+    """A started job."""
+
+    def poll(self) -> int | None:
+        """The exit code, or None while it runs."""
+
+    def terminate(self) -> None:
+        """Ask it to save and stop."""
+
+    def kill(self) -> None:
+        """End it with all it has started, and wait for that."""
+
+
+Start = Callable[[Job, Mapping[str, str]], Process]
+"""Starts a job with some environment variables beside those there are."""
+
+
+class Command:
+    """A job's command with its log, run by whoever calls this: here or on another machine."""
+
+    def __init__(self, words: tuple[str, ...], log: Path, environment: Mapping[str, str]) -> None:
+        self.words, self.log, self.environment = words, log, dict(environment)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> "subprocess.Popen[bytes]":
+        """Start the command in a process group of its own; it stops when this process ends."""
+        environment = {**os.environ, **self.environment, PARENT: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
+        with self.log.open("ab") as log:
+            log.write(f"--- {datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z} {' '.join(self.words)}\n".encode())
+            log.flush()
+            self.process = subprocess.Popen(
+                self.words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, process_group=0
+            )
+        return self.process
+
+    def __call__(self) -> int:
+        """Run the command to its end, for submitit; a request to stop is handed on."""
+        process = self.start()
+        previous = signal.signal(signal.SIGTERM, lambda number, frame: process.terminate())
+        try:
+            return process.wait()
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+
+    def checkpoint(self) -> Any:
+        """Save and be queued again, when submitit tells of a time limit or a preemption."""
+        from submitit.helpers import DelayedSubmission
+
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait()
+        return DelayedSubmission(Command(self.words, self.log, self.environment))
+
+
+class Here:
+    """A job's process on this machine."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+        self._process = process
+
+    def poll(self) -> int | None:
+        """The exit code, or None while it runs."""
+        return self._process.poll()
+
+    def terminate(self) -> None:
+        """Ask it to save and stop."""
+        self._process.terminate()
+
+    def kill(self) -> None:
+        """End its whole group."""
+        try:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+        self._process.wait()
+
+
+def start_here(job: Job, environment: Mapping[str, str]) -> Process:
+    """Start a job on this machine."""
+    return Here(Command(job.command, job.folder / LOG, environment).start())
+
+
+class Submitted:
+    """A job in the hands of submitit."""
+
+    def __init__(self, job: Any, log: Path) -> None:
+        self._job, self._log, self._code = job, log, None
+
+    def poll(self) -> int | None:
+        """The exit code, or None while it waits or runs; a job that was lost leaves the reason in its log."""
+        from submitit.core.utils import FailedJobError, UncompletedJobError
+
+        if self._code is None and self._job.done():
+            try:
+                self._code = int(self._job.result())
+            except (FailedJobError, UncompletedJobError) as error:
+                with self._log.open("a", encoding="utf-8") as log:
+                    log.write(f"submitit: {' '.join(str(error).split())[:500]}\n")
+                self._code = LOST
+        return self._code
+
+    def terminate(self) -> None:
+        """Ask it to save and stop."""
+        self._job.cancel()
+
+    def kill(self) -> None:
+        """Cancel it; the cluster kills what does not stop."""
+        self._job.cancel()
+
+
+def submitter(executor: Any) -> Start:
+    """A way to start jobs through an executor of submitit."""
+
+    def start(job: Job, environment: Mapping[str, str]) -> Process:
+        log = (job.folder / LOG).absolute()
+        return Submitted(executor.submit(Command(job.command, log, environment)), log)
+
+    return start
+
+
+def slurm(folder: Path, words: Mapping[str, str]) -> Start:
+    """A way to start jobs on a SLURM cluster.
+
+    Args:
+        folder: shared with the cluster's machines; takes submitit's own files.
+        words: its settings, such as `partition`, `timeout_min`, `gpus_per_node`, `mem_gb`, or `slurm_account`.
+
+    Raises:
+        ConfigError: an unknown setting.
+        EnvironmentFault: submitit or SLURM is missing.
+    """
+    try:
+        from submitit import SlurmExecutor
+    except ModuleNotFoundError as error:
+        raise missing(error, "--launcher slurm") from error
+    try:
+        executor = SlurmExecutor(folder=folder)
+    except RuntimeError as error:
+        raise EnvironmentFault(f"--launcher slurm: {error}; run it where sbatch is, or leave --launcher out") from error
+    values = {name.removeprefix("slurm_"): int(text) if text.isdecimal() else text for name, text in words.items()}
+    try:
+        executor.update_parameters(**{"job_name": "mae-bench", **values})
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"--slurm: {' '.join(str(error).split())[:300]}") from error
+    return submitter(executor)
+
+
+def torchrun(words: tuple[str, ...], count: int) -> tuple[str, ...]:
+    """The command of a module run as one process for each of several GPUs of this machine; as it is for one.
+
+    Args:
+        words: `python -m MODULE ...`.
+        count: GPUs.
+    """
+    if count == 1:
+        return words
+    how = ("--standalone", "--nproc-per-node", str(count))
+    return (sys.executable, "-m", "torch.distributed.run", *how, "-m", *words[2:])
