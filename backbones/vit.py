@@ -101,7 +101,12 @@ class TimmViT(Stem[VitArch]):
         return self._encode(torch.cat([kept, removed], dim=1))
 
     def _encode(self, patches: Tensor) -> Tensor:
-        return self.net.norm(self.net.blocks(self.net.norm_pre(self._with_prefix(patches))))
+        tokens = self.net.norm_pre(self._with_prefix(patches))
+        if not self._recomputes:
+            return self.net.norm(self.net.blocks(tokens))
+        for block in self.blocks:
+            tokens = cast(Tensor, checkpoint(block, tokens, use_reentrant=False))
+        return self.net.norm(tokens)
 
     def set_sincos_positions(self) -> None:
         """Put MAE's fixed sine-cosine positions in place of the learned ones and stop training them."""

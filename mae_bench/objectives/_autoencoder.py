@@ -6,13 +6,15 @@ Letters in shape comments: B batch, N patches, K kept, M removed (M = N - K), P 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from functools import partial
+from typing import Any, cast
 
 import torch
 from timm.layers.attention import Attention
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from backbones.contract import BackboneSpec
 from backbones.positions import sincos_2d
@@ -96,6 +98,7 @@ class Decoder(nn.Module):
     def __init__(self, spec: BackboneSpec, grid: tuple[int, int], config: Config, target_dim: int) -> None:
         super().__init__()
         dim, self.num_prefix = config.decoder_dim, spec.num_prefix_tokens
+        self.checkpointing = config.checkpointing
         if dim % config.decoder_heads or dim % 4:
             raise ConfigError(f"mae.decoder_dim={dim} does not divide into {config.decoder_heads} heads and 4 parts of positions")
         blocks = [Block(dim, config.decoder_heads, qkv_bias=True) for _ in range(config.decoder_depth)]
@@ -120,9 +123,14 @@ class Decoder(nn.Module):
         if self.mask_token is not None:
             parts.append(self.mask_token + places[order[:, encoded.shape[1] :]])
         tokens = torch.cat(parts, dim=1)
+        run = partial(checkpoint, use_reentrant=False) if self.checkpointing and torch.is_grad_enabled() else _call
         for block in self.blocks[:-1]:
-            tokens = block(tokens)
-        return self.head(self.norm(self.blocks[-1](tokens, wanted)))
+            tokens = run(block, tokens)
+        return self.head(self.norm(run(self.blocks[-1], tokens, wanted)))
+
+
+def _call(module: nn.Module, *inputs: Any) -> Any:
+    return module(*inputs)
 
 
 class LastBlock(nn.Module):

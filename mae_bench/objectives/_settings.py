@@ -50,6 +50,9 @@ class PretrainConfig(Config):
     """Decay of an exponential moving average of the weights, which is then what is kept; None keeps the last weights."""
     compile: bool = False
     """Whether torch compiles the model: faster on a GPU after a minute or two, the last digits differ."""
+    checkpointing: bool = False
+    """Whether each block is computed again in the backward pass instead of keeping what is inside it: less memory, more time,
+    the same numbers."""
     cache: Literal["auto", "always", "never"] = "auto"
     """Whether decoded images stay in memory: `auto` keeps them where they take less than 512 MB."""
 
