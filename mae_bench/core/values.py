@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 # timm's text form of a RandAugment policy: `rand-m9-mstd0.5-inc1`.
-POLICY = r"rand(-(m|n|w|p|mstd|mmax|inc|t)\d+(\.\d+)?)*"
+POLICY = r"rand(-(m|n|mmax|inc)\d+|-(p|mstd)\d+(\.\d+)?|-tweights)*"
 
 
 def _ordered(pair: tuple[float, float]) -> tuple[float, float]:

@@ -74,7 +74,7 @@ class Kinds(Config):
     policy: RandAugment = ""
 
 
-@pytest.mark.parametrize("policy", ["", "rand-m9-mstd0.5-inc1", "rand-m7-n2"])
+@pytest.mark.parametrize("policy", ["", "rand-m9-mstd0.5-inc1", "rand-m7-n2-p0.3", "rand-mstd1-tweights"])
 def test_policies_that_timm_reads(policy):
     assert Kinds().override({"policy": policy}).policy == policy
     assert not policy or rand_augment_transform(policy, {})
