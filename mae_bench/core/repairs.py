@@ -30,6 +30,7 @@ EXTRA_OF = {
     "jinja2": "report",
     "plotly": "report",
     "submitit": "slurm",
+    "tensorboard": "tensorboard",
     "pytest": "dev",
     "hypothesis": "dev",
     "transformers": "dev",
