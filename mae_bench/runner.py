@@ -20,6 +20,7 @@ from mae_bench.processes import Start, slurm, start_here, torchrun
 from mae_bench.settle import Standing, announce, prepare, standing
 from results import record as records
 from results.formats import show_table, to_markdown
+from results.index import write_index
 from results.record import Record, read_record
 from results.store import Order, stored_cells, write_order
 from results.table import build_table
@@ -128,10 +129,11 @@ def conclude(out: Path, failures: Sequence[Failure], console: Console) -> int:
 
 
 def finish(out: Path, console: Console) -> None:
-    """Show the table of an output folder and leave it as `table.md`."""
+    """Show the table of an output folder and leave it as `table.md`, with every number in `index.csv`."""
     table = build_table([out], lambda line: say(console, f"warning: {line}"))
     show_table(table, console)
     write_text(out / "table.md", to_markdown(table))
+    write_index(out, table)
     say(console, f"table: {out / 'table.md'}")
 
 

@@ -71,6 +71,7 @@ USAGE = [
     "run -m random:vit_demo_patch8 -t knn -d folder=/tmp -o /tmp/never --overwrite sometimes",
     "run -m random:vit_demo_patch8 -t knn -d folder=/tmp -o /tmp/never --jobs 0",
     "run -m random:vit_demo_patch8 -t knn -d flder=/tmp -o /tmp/never",
+    "run -m random:vit_demo_patch8 -t knn -d folder=/tmp -o /tmp/never their_config.py",
     "table",
     "ls",
     "ls nonsense",

@@ -267,3 +267,11 @@ def test_r18_unlike_failures_and_ones_with_a_success_between_do_not(tmp_path):
     kinds = ["fail", "fail", "fail", "fail", "ok", "fail", "crash", "fail", "crash", "fail"]
     outcomes = run_jobs(jobs(tmp_path, kinds), SLOT, quiet())
     assert sum((outcome.job.folder / "visits").exists() for outcome in outcomes) == len(kinds)
+
+
+def test_r20_the_lock_of_a_machine_that_is_gone_holds_nothing(tmp_path):
+    with held(tmp_path):
+        pass  # the holder was killed, as by a loss of power
+    assert (tmp_path / LOCK).exists() and not is_locked(tmp_path)
+    with locked(tmp_path):
+        assert (tmp_path / LOCK).exists()
