@@ -1,5 +1,6 @@
 """`data check`: read all of a data set and say what is wrong with it."""
 
+from collections import Counter
 from pathlib import Path
 
 from rich.console import Console
@@ -28,6 +29,8 @@ def check_data(text: str, console: Console) -> int:
     splits = {"train": data.split("train"), "val": data.split("val")}
     for name, split in splits.items():
         _say(console, f"{name}: {len(split)} images, {len(split.classes)} classes")
+        for kind, count in Counter(entry["kind"] for entry in getattr(split, "skipped", ())).items():
+            _say(console, f"{name}: {count} annotations are left out: {kind}")
     bad: list[str] = []
     files = [Path(path) for split in splits.values() for path in split.files()]
     progress = reporter(data.root)

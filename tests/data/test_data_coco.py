@@ -6,7 +6,9 @@ from io import StringIO
 
 import pytest
 from PIL import Image
+from rich.console import Console
 
+from mae_bench.check import check_data
 from mae_bench.core.errors import EnvironmentFault, InputError
 from tasks.data import _coco_json
 from tasks.data import coco as layout
@@ -209,3 +211,11 @@ def test_validated_split_is_what_pycocotools_takes(coco, tmp_path_factory):
         api = tools.COCO(str(path))
     assert sorted(api.getCatIds()) == [3, 90]
     assert api.annToMask(api.loadAnns([1])[0]).sum() == 120
+
+
+def test_data_check_counts_what_is_left_out(coco):
+    coco.content["annotations"] += [coco.object(number, bbox=[1, 1, 0, 0]) for number in (3, 4)]
+    console = Console(file=(file := StringIO()), width=200)
+    assert check_data(f"coco={coco.write()}", console) == 0
+    printed = file.getvalue()
+    assert "val: 2 annotations are left out: negative or empty box" in printed and "4 files decoded, 0 bad" in printed
