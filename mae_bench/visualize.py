@@ -17,7 +17,7 @@ from mae_bench.objectives._autoencoder import MaskedAutoencoder
 from mae_bench.objectives._images import held_out
 from mae_bench.objectives._reconstructions import draw
 from mae_bench.pretrain_record import SETTINGS
-from tasks.data.folder import ImageFolderSplit
+from tasks.data import LabelledSplit
 from tasks.handle import open_data
 
 DECODER_HEADS = 16
@@ -51,7 +51,7 @@ def draw_reconstructions(source: str, data: str, out: Path, *, count: int, pixel
     if folder.is_dir() and pixels:
         raise ConfigError(f"--pixels is for files; {folder} says itself what it predicts")
     autoencoder = _of_run(folder) if folder.is_dir() else _of_file(source, pixels)
-    images = held_out(cast(ImageFolderSplit, open_data(data).split("val")), count, autoencoder.backbone.spec.image_size)
+    images = held_out(cast(LabelledSplit, open_data(data).split("val")), count, autoencoder.backbone.spec.image_size)
     draw(autoencoder, images, out)
     return out
 

@@ -12,6 +12,7 @@ What becomes of files that are not plain 8-bit RGB:
 """
 
 import errno
+import io
 import struct
 import time
 import warnings
@@ -49,16 +50,33 @@ def read_rgb(path: Path, *, exif: bool) -> Image.Image:
     Raises:
         InputError: the file is missing, unreadable, damaged, or too large to be an honest picture.
     """
+    return decode_rgb(path, str(path), exif=exif)
+
+
+def decode_rgb(source: Path | bytes, name: str, *, exif: bool = False, shrink: int = 1) -> Image.Image:
+    """Decode a file, or the content of one, as `read_rgb` does.
+
+    Args:
+        source: where it is, or what is in it.
+        name: of the image in messages.
+        exif: see `read_rgb`.
+        shrink: up to 8; a JPEG may be decoded at 1/2, 1/4 or 1/8 of its resolution, the smallest that is not below 1/`shrink`.
+
+    Raises:
+        InputError: see `read_rgb`.
+    """
 
     def decode() -> Image.Image:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            if shrink > 1:
+                image.draft(None, (max(1, image.width // shrink), max(1, image.height // shrink)))
             image.load()
             return _to_rgb(ImageOps.exif_transpose(image) if exif else image)
 
     try:
         return patiently(decode)
     except DAMAGED as error:
-        raise InputError(f"cannot decode image {path}: {_reason(error)}; replace or remove it") from error
+        raise InputError(f"cannot decode image {name}: {_reason(error)}; replace or remove it") from error
 
 
 def patiently(read: Callable[[], T]) -> T:
@@ -73,19 +91,24 @@ def patiently(read: Callable[[], T]) -> T:
     return read()
 
 
-def read_size(path: Path, *, exif: bool) -> tuple[tuple[int, int], str]:
+def read_size(path: Path | bytes, *, exif: bool, name: str = "") -> tuple[tuple[int, int], str]:
     """Width and height, and the Pillow mode, from the header alone; with `exif` as the orientation tag turns it.
+
+    Args:
+        path: of the file, or what is in it.
+        exif: see `read_rgb`.
+        name: of the image in messages; the path without it.
 
     Raises:
         InputError: the header cannot be read.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(path) if isinstance(path, bytes) else path) as image:
             turned = exif and image.getexif().get(ExifTags.Base.Orientation, 1) in SIDEWAYS
             width, height = image.size
             return (height, width) if turned else (width, height), image.mode
     except DAMAGED as error:
-        raise InputError(f"cannot read image {path}: {_reason(error)}; replace or remove it") from error
+        raise InputError(f"cannot read image {name or path}: {_reason(error)}; replace or remove it") from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -102,7 +125,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _from_16_bit(image: Image.Image) -> Image.Image:
     """Scale 16-bit grey; Pillow gives 16-bit PGM files in its 32-bit mode `I`, with values up to 65535 too."""
-    warnings.warn("16-bit grey images are scaled to 8 bits", stacklevel=6)
+    warnings.warn("16-bit grey images are scaled to 8 bits", stacklevel=7)
     grey = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
     scaled = ((grey + 128) // 257).astype(np.uint8)
     return Image.fromarray(scaled).convert("RGB")

@@ -26,6 +26,7 @@ from mae_bench.core.samples import Skipped
 from mae_bench.core.seeding import seed_all
 from mae_bench.core.signals import StopRequest, stop_on_signal
 from mae_bench.core.training import LOGGED, Trained, Training
+from mae_bench.core.waiting import Waiting
 
 __all__ = ["Diverged", "Trained", "Training", "to_device", "train"]
 
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 STEPS_BETWEEN_READS = 10
 """Losses are read from an accelerator this often, and other processes asked whether to stop or to save, since each read waits
 for it; on a CPU it is every step."""
+WORTH_SAYING = 0.05
+"""Share of the time that waiting for data has to take to be shown beside the loss."""
 
 
 def train(training: Training, run: Run) -> Trained:
@@ -69,6 +72,7 @@ class _Session:
         self.unread: list[tuple[int, float, dict[str, Tensor]]] = []
         self.latest = math.nan
         self.clock = time.monotonic()
+        self.waiting = Waiting()
 
     def resume(self) -> None:
         """Load the newest saved state, if any, and forget what was logged after it."""
@@ -91,10 +95,11 @@ class _Session:
         """Make the remaining steps."""
         training, run = self.training, self.run
         self.clock = time.monotonic()
+        run.reporter.start(training.title, training.steps, self.step)
+        self._after_step()
         saved = self.clock
         source = self._micro_batches()
         self.parallel.model.train()
-        run.reporter.start(training.title, training.steps, self.step)
         while self.step < training.steps:
             try:
                 self._make_step(source)
@@ -103,6 +108,7 @@ class _Session:
                 source = self._micro_batches()
                 continue
             run.reporter.advance(note=self._note())
+            self._after_step()
             if not self._reads():
                 continue
             stop, save = self.parallel.any_of(bool(request), time.monotonic() - saved > run.save_seconds)
@@ -146,7 +152,7 @@ class _Session:
             training.before_step(step)
         terms: dict[str, Tensor] = {}
         for part in range(self.share.accumulate):
-            batch = to_device(next(source), parallel.device)
+            batch = to_device(self.waiting.next(source), parallel.device)
             seed_all(self.run.seed, "step", step, part, self.share.rank)
             with parallel.synchronised(part == self.share.accumulate - 1):
                 losses = parallel.model(batch)
@@ -163,6 +169,7 @@ class _Session:
         if fault == "nan":
             terms = {name: value * math.nan for name, value in terms.items()}
         self.unread.append((step, lr, terms))
+        self.waiting.count(training.batch_size)
         if self._reads():
             self._read()
         parallel.update()
@@ -193,11 +200,8 @@ class _Session:
             total = sum(value for name, value in numbers.items() if not name.startswith(LOGGED))
             if not math.isfinite(total):
                 self._explain_divergence(step, numbers)
-            if self.parallel.is_main:
-                line = {"step": step, "loss": total, "lr": lr, **(numbers if len(numbers) > 1 else {})}
-                self.run.log(**line)
-                if self.board is not None:
-                    self.board.add(line)
+            waited = self.waiting.numbers() if step == self.unread[-1][0] else {}
+            self._log({"step": step, "loss": total, "lr": lr, **(numbers if len(numbers) > 1 else {}), **waited})
             self.latest = total
         self.unread.clear()
 
@@ -208,7 +212,34 @@ class _Session:
         raise Diverged(f"{self.training.title}: the loss is not finite at step {step}; loss terms and samples are in {place}")
 
     def _note(self) -> str:
-        return "" if math.isnan(self.latest) else f"loss {self.latest:.4f}"
+        waits = f", {self.waiting.share:.0%} waiting for data" if self.waiting.share >= WORTH_SAYING else ""
+        return "" if math.isnan(self.latest) else f"loss {self.latest:.4f}{waits}"
+
+    def _log(self, line: dict[str, float]) -> None:
+        """Write numbers of a step into `metrics.jsonl`, in the main process."""
+        if self.parallel.is_main:
+            self.run.log(**line)
+            if self.board is not None:
+                self.board.add(line)
+
+    def _after_step(self) -> None:
+        """Call what wants to look at the weights, and log what it finds; its time is no part of the training's."""
+        if self.training.after_step is None or self.step == 0:
+            return
+        started = time.monotonic()
+        average = self.parallel.average
+        try:
+            found = self.training.after_step(self.step, self.parallel.module if average is None else average.module)
+        except Stopped:
+            self.clock += time.monotonic() - started
+            self._save()
+            raise
+        if found:
+            self._read()
+            self._log({"step": self.step - 1, **found})
+        taken = time.monotonic() - started
+        self.clock += taken
+        self.waiting.leave_out(taken)
 
     def _save(self) -> dict[str, Any] | None:
         """Save the state and give it, in the main process; all take part."""

@@ -45,6 +45,10 @@ class Training:
     """Whether incomplete last batches of an epoch are left out; without, batches run on into the next epoch."""
     before_step: Callable[[int], None] | None = None
     """Called with the number of each step just before it."""
+    after_step: Callable[[int, nn.Module], dict[str, float]] | None = None
+    """Called after each step, and when a training is resumed, with the number of steps made and the model as it would be kept
+    (the moving average where there is one). It leaves the model as it is and gives numbers to log; its time is not counted, and
+    a signal that stops it stops the training."""
     split_unit: int = 1
     """Micro-batches are halved when memory runs out, as long as they stay multiples of this; 0 never halves them, nor goes on in
     another number of processes, for losses that their size shapes (batch norm, negatives)."""

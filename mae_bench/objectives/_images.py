@@ -4,12 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
-from tasks.data.folder import ImageFolderSplit
+from mae_bench.objectives._cropping import Picture
+from tasks.data import LabelledSplit
 
 CACHE_BYTES = 512 * 2**20
 """Decoded images that take less are kept in memory."""
@@ -21,9 +21,12 @@ SIZES_LOOKED_AT = 32
 class Images:
     """Training images as uint8 tensors, decoded once where they fit into memory, and turned into samples by an objective."""
 
-    split: ImageFolderSplit
-    sample: Callable[[Tensor, int], Any]
+    split: LabelledSplit
+    sample: Callable[[Any, int], Any]
+    """Takes an image and its label; what `Objective.sample` makes."""
     decoded: list[Tensor] | None = None
+    reduced: bool = False
+    """Whether crops are decoded at reduced scale: `sample` is then given a `Picture`."""
 
     def __len__(self) -> int:
         """Number of images."""
@@ -31,17 +34,29 @@ class Images:
 
     def __getitem__(self, index: int) -> Any:
         """One sample, with whatever random augmentation the objective asks for."""
-        image = read(self.split, index) if self.decoded is None else self.decoded[index]
+        if self.decoded is not None:
+            image = self.decoded[index]
+        else:
+            image = Picture(self.split.encoded(index)) if self.reduced else read(self.split, index)
         return self.sample(image, self.split.labels[index])
 
 
-def read(split: ImageFolderSplit, index: int) -> Tensor:
+def read(split: LabelledSplit, index: int) -> Tensor:
     """One image as (3, H, W) uint8; a view of rows, columns, colours, which is what random crops are fastest on."""
-    return torch.from_numpy(np.array(split.image(index))).permute(2, 0, 1)
+    return torch.from_numpy(split.encoded(index).pixels()).permute(2, 0, 1)
 
 
-def load_images(split: ImageFolderSplit, sample: Callable[[Tensor, int], Any], cache: str) -> Images:
-    """Training images of a split; `cache` says whether they are decoded once and kept (`auto`, `always`, `never`)."""
+def load_images(split: LabelledSplit, sample: Callable[[Any, int], Any], cache: str, *, reduced: bool = False) -> Images:
+    """Training images of a split.
+
+    Args:
+        split: where they are.
+        sample: see `Objective.sample`.
+        cache: whether they are decoded once and kept: `auto`, `always`, `never`.
+        reduced: whether crops are decoded at reduced scale; nothing is kept then.
+    """
+    if reduced:
+        return Images(split, sample, reduced=True)
     looked_at = range(0, len(split), max(1, len(split) // SIZES_LOOKED_AT))
     if cache == "auto":
         mean_bytes = sum(read(split, index).numel() for index in looked_at) / len(looked_at)
@@ -50,7 +65,7 @@ def load_images(split: ImageFolderSplit, sample: Callable[[Tensor, int], Any], c
     return Images(split, sample, decoded)
 
 
-def held_out(split: ImageFolderSplit, count: int, size: tuple[int, int]) -> Tensor:
+def held_out(split: LabelledSplit, count: int, size: tuple[int, int]) -> Tensor:
     """Images spread evenly over a split, brought to one size, (B, 3, H, W) uint8."""
     count = min(count, len(split))
     chosen = [read(split, number * len(split) // count) for number in range(count)]

@@ -6,6 +6,7 @@ from torchvision.transforms import v2
 
 from backbones.contract import BackboneSpec, normalise
 from backbones.vit import TimmViT
+from mae_bench.objectives._cropping import Crop
 from mae_bench.objectives._settings import PretrainConfig
 
 TOKEN_STD = 0.02
@@ -19,9 +20,7 @@ def to_input(images: Tensor, spec: BackboneSpec) -> Tensor:
 
 def crop_and_flip(config: PretrainConfig, spec: BackboneSpec) -> v2.Transform:
     """Random resized crop to the backbone's image size, bicubic, and horizontal flip; uint8 in, uint8 out."""
-    crop = v2.RandomResizedCrop(
-        spec.image_size, scale=config.crop_scale, interpolation=v2.InterpolationMode.BICUBIC, antialias=True
-    )
+    crop = Crop(spec.image_size, config.crop_scale)
     return v2.Compose([crop, v2.RandomHorizontalFlip(config.flip)]) if config.flip else crop
 
 

@@ -55,9 +55,16 @@ class PretrainConfig(Config):
     the same numbers."""
     cache: Literal["auto", "always", "never"] = "auto"
     """Whether decoded images stay in memory: `auto` keeps them where they take less than 512 MB."""
+    reduced_decode: bool = False
+    """Whether a JPEG is decoded at 1/2, 1/4 or 1/8 of its resolution where a crop needs no more: faster for large photographs,
+    and not the same pixels. Nothing is then kept in memory."""
+    probe_every: int = Field(default=0, ge=0)
+    """Epochs between two measurements by kNN and a linear probe, which change nothing of the training; 0 is off."""
 
     @model_validator(mode="after")
     def _decays(self) -> Self:
+        if self.reduced_decode and self.cache == "always":
+            raise ValueError("reduced_decode decodes each crop anew; leave cache=always out")
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"a warm-up of {self.warmup_epochs} epochs is not shorter than the training of {self.epochs}")
         return self

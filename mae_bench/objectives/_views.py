@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
+from mae_bench.objectives._cropping import Crop
+
 BLUR = (0.1, 2.0)
 """Deviation of the blur in pixels (SimCLR, arXiv 2002.05709, appendix A)."""
 SOLARIZE_FROM = 128
@@ -31,7 +33,7 @@ class View:
 
     def transform(self) -> Callable[[Tensor], Tensor]:
         """Make the function from an RGB image (3, H, W) uint8 to a view of it, uint8."""
-        crop = v2.RandomResizedCrop(self.size, scale=self.scale, interpolation=v2.InterpolationMode.BICUBIC, antialias=True)
+        crop = Crop(self.size, self.scale)
         steps: list[v2.Transform] = [crop]
         if self.flip:
             steps.append(v2.RandomHorizontalFlip(self.flip))

@@ -48,6 +48,8 @@ class Config(PretrainConfig):
     def _target_there_is(self) -> Self:
         if self.target == "tokens":
             raise ValueError("target=tokens needs the tokenizer of a discrete VAE, and none is part of this; use pixels or pca")
+        if self.reduced_decode and self.augmentation in ("none", "fixed_crop"):
+            raise ValueError(f"reduced_decode is for crops of random size, and augmentation={self.augmentation} has none")
         if self.target == "pca" and self.norm_pix_loss:
             raise ValueError("target=pca takes patches as they are; set norm_pix_loss=false too")
         return self

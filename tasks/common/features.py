@@ -12,7 +12,7 @@ from mae_bench.core.run import Run
 from mae_bench.core.samples import Skipped, in_order
 from tasks.common.accuracy import accuracy, ranked
 from tasks.common.images import Labelled, evaluation_transform, stack
-from tasks.data.folder import ImageFolderSplit
+from tasks.data import LabelledSplit
 
 BATCH = 64
 """Images of one forward pass; results do not depend on it beyond rounding."""
@@ -29,7 +29,7 @@ class View:
 
 
 def batches(
-    split: ImageFolderSplit, view: View, run: Run, title: str, skipped: Skipped | None = None
+    split: LabelledSplit, view: View, run: Run, title: str, skipped: Skipped | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (images uint8 (B, 3, H, W), classes) of a split in order, prepared for evaluation, with progress.
 
@@ -50,7 +50,7 @@ def pixels(images: Tensor, backbone: Backbone) -> Tensor:
 
 @torch.no_grad()
 def extract(
-    backbone: Backbone, split: ImageFolderSplit, pool: Pool, view: View, run: Run, *, title: str, skipped: Skipped | None = None
+    backbone: Backbone, split: LabelledSplit, pool: Pool, view: View, run: Run, *, title: str, skipped: Skipped | None = None
 ) -> tuple[Tensor, Tensor]:
     """Compute the pooled features of a split with the final norm, in eval mode and fp32 on the CPU.
 
@@ -77,9 +77,7 @@ def extract(
 
 
 @torch.no_grad()
-def measure(
-    model: nn.Module, logits: Callable[[Tensor], Tensor], split: ImageFolderSplit, view: View, run: Run
-) -> dict[str, float]:
+def measure(model: nn.Module, logits: Callable[[Tensor], Tensor], split: LabelledSplit, view: View, run: Run) -> dict[str, float]:
     """Accuracy of a classifier on a split, in eval mode; `logits` takes uint8 images (B, 3, H, W)."""
     model.to(run.device).eval()
     best, truth = [], []

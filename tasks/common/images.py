@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import InterpolationMode, v2
 
-from tasks.data.folder import ImageFolderSplit
+from tasks.data import LabelledSplit
 
 if TYPE_CHECKING:
     from tasks.handle import DataHandle
@@ -21,9 +21,9 @@ ASPECTS = (3 / 4, 4 / 3)
 """Width to height of random crops, before the resize (torchvision's and timm's default)."""
 
 
-def split_of(data: "DataHandle", which: Literal["train", "val"]) -> ImageFolderSplit:
+def split_of(data: "DataHandle", which: Literal["train", "val"]) -> LabelledSplit:
     """One split of a data set of kind `classification`."""
-    return cast(ImageFolderSplit, data.split(which))
+    return cast(LabelledSplit, data.split(which))
 
 
 def evaluation_transform(size: tuple[int, int], crop_ratio: float) -> Callable[[Image.Image], Tensor]:
@@ -103,7 +103,7 @@ def finetune_transform(
 class Labelled(Dataset[tuple[Tensor, int]]):
     """A split as training data: (image as uint8 (3, H, W), class)."""
 
-    def __init__(self, split: ImageFolderSplit, transform: Callable[[Image.Image], Any]) -> None:
+    def __init__(self, split: LabelledSplit, transform: Callable[[Image.Image], Any]) -> None:
         self._split, self._transform = split, transform
 
     def __len__(self) -> int:

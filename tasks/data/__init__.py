@@ -4,13 +4,18 @@ A data set file has three names: `INFO`; `check(root)`, which looks at the layou
 `load(root, which)`, which reads and validates one split. `tasks.handle` calls them.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from mae_bench.core.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from tasks.encoded import Encoded
 
 Which = Literal["train", "val"]
 Kind = Literal["classification", "detection", "segmentation"]
@@ -36,7 +41,10 @@ class Info:
 class Split(Protocol):
     """What every split offers, whatever its kind."""
 
-    classes: tuple[str, ...]
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in label order."""
+        ...
 
     def __len__(self) -> int:
         """Number of images."""
@@ -48,6 +56,23 @@ class Split(Protocol):
 
     def texts(self) -> Iterable[Path]:
         """Files whose content tells it too, such as the annotation file."""
+        ...
+
+
+class LabelledSplit(Split, Protocol):
+    """What a split of kind `classification` offers beside that."""
+
+    @property
+    def labels(self) -> Sequence[int]:
+        """Class of each image, a place in `classes`."""
+        ...
+
+    def encoded(self, index: int) -> "Encoded":
+        """One image as it is stored."""
+        ...
+
+    def image(self, index: int) -> "Image.Image":
+        """One image decoded, RGB; the orientation tag is not obeyed, as in the ImageNet protocols."""
         ...
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from mae_bench.core.errors import InputError
 from tasks.data import Info, Which, need_folder, some
-from tasks.images import read_rgb
+from tasks.encoded import Encoded
 
 INFO = Info(
     name="folder",
@@ -45,9 +45,14 @@ class ImageFolderSplit:
         """The images' paths as a sequence, made one by one when asked for."""
         return Paths(self.folder, self.names)
 
+    def encoded(self, index: int) -> Encoded:
+        """One image as it is stored."""
+        path = self.folder / self.names[index]
+        return Encoded(path, str(path))
+
     def image(self, index: int) -> Image.Image:
         """Decode one image; the orientation tag is not obeyed, as in the ImageNet protocols."""
-        return read_rgb(self.folder / self.names[index], exif=False)
+        return self.encoded(index).image()
 
     def files(self) -> Iterable[Path]:
         """Every image."""
