@@ -94,10 +94,12 @@ def normal(text: str) -> str:
 
 
 def arch_of(name: str) -> str:
-    """The published spelling of an architecture of the suite: `ViT-B/16` for `vit_base_patch16`; others stay as they are."""
+    """The published spelling of an architecture of the suite: `ViT-B/16` for `vit_base_patch16`, `ViT-B` for `vit_base`."""
     sizes = {"tiny": "Ti", "small": "S", "base": "B", "large": "L", "huge": "H", "giant": "g"}
-    found = re.fullmatch(r"vit_([a-z]+)_patch(\d+)(?:_.*)?", name)
-    return f"ViT-{sizes[found[1]]}/{found[2]}" if found is not None and found[1] in sizes else name
+    found = re.fullmatch(r"vit_([a-z]+)(?:_patch(\d+)(?:_.*)?)?", name)
+    if found is None or found[1] not in sizes:
+        return name
+    return f"ViT-{sizes[found[1]]}" + (f"/{found[2]}" if found[2] else "")
 
 
 def select(

@@ -75,6 +75,7 @@ def test_architectures_in_both_spellings():
         "vit_demo_patch8",
         "ViT-L/16",
     ]
+    assert arch_of("vit_base") == "ViT-B"
 
 
 def test_tasks_of_the_suite_have_published_numbers():
