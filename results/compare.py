@@ -212,8 +212,8 @@ def render(found: Sequence[Comparison], first: str, second: str, form: str, cons
     )
     if form == "rich":
         drawn = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-        for name in head:
-            drawn.add_column(Text(plain(name)), overflow="fold")
+        for number, name in enumerate(head):
+            drawn.add_column(Text(plain(name)), overflow="fold", no_wrap=2 <= number < 8, min_width=12 if number == 0 else None)
         for one in found:
             drawn.add_row(*(Text(plain(text)) for text in _texts(one)))
         console.print(drawn)

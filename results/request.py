@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from mae_bench.core.config import Config
 from mae_bench.core.files import write_text
 
 FILE = "config.yaml"
+MOST_SHOWN = 40
+"""Characters of changed settings in a title."""
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """Builds plain values only; the C one is ten times faster where PyYAML has it."""
 
@@ -61,7 +63,8 @@ class Request(Config):
     @property
     def title(self) -> str:
         """The cell in displays."""
-        return f"{self.model} {self.task}:{self.recipe} {self.dataset} seed {self.seed}"
+        how = f"{self.task}:{self.recipe}{changed(self.changes, self.config_digest)}"
+        return f"{self.model} {how} {self.dataset} seed {self.seed}"
 
     def key_in(self, precision: str) -> str:
         """The key this cell has when it is measured in some precision."""
@@ -75,6 +78,12 @@ class Request(Config):
             precision=precision,
             partial=self.partial,
         )
+
+
+def changed(changes: Mapping[str, Any], digest: str) -> str:
+    """Changed settings behind the name of a recipe, by which the cells of a sweep are told apart; long ones by their digest."""
+    text = ", ".join(f"{name}={value}" for name, value in changes.items())
+    return f"[{text if len(text) <= MOST_SHOWN else digest[:8]}]" if text else ""
 
 
 def cell_key(

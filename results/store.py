@@ -11,7 +11,7 @@ from mae_bench.core.files import write_json
 from results import record as records
 from results.record import Record, read_record
 from results.request import FILE as REQUEST
-from results.request import Request, read_key, read_request
+from results.request import Request, changed, read_key, read_request
 
 ORDER = "order.json"
 STATUS = "status.json"
@@ -38,7 +38,8 @@ class StoredCell:
         """The cell in displays."""
         if self.record is not None:
             how = self.record.protocol
-            return f"{self.record.model.name} {how.task}:{how.recipe} {self.record.dataset.name} seed {self.record.seed}"
+            words = f"{how.task}:{how.recipe}{changed(how.changes, how.config_digest)}"
+            return f"{self.record.model.name} {words} {self.record.dataset.name} seed {self.record.seed}"
         return self.request.title if self.request is not None else str(self.folder)
 
     @property

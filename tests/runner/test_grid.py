@@ -44,6 +44,7 @@ def test_a_grid_is_models_tasks_data_seeds_and_sweeps(write):
     assert len(found.cells) == 2 * (2 + 3) == len({cell.folder for cell in found.cells})
     values = [cell.request.config["value"] for cell in found.cells if cell.request.seed == 7][:3]
     assert values == [1.0, 2.5, 0.001] and found.tasks == ("steady:demo", "steady:paper")
+    assert len({cell.request.title for cell in found.cells}) == len(found.cells)  # jobs are told apart by it
     plain = {cell.folder.parent.parent.name for cell in found.cells if cell.request.recipe == "demo"}
     assert plain == {"steady-demo"}  # the folder that the command line gives it too
 
