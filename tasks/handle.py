@@ -37,7 +37,7 @@ class DataHandle:
         """Read and validate one split; later calls give the same object.
 
         Returns:
-            What `load` of the data set's file gives: `ImageFolderSplit`, `CocoSplit`, `AdeSplit`, ...
+            What `load` of the data set's file gives: `ImageFolderSplit`, `CocoSplit`, `SegmentationSplit`, ...
 
         Raises:
             InputError: the data cannot be used as it is, or its two splits have different classes.

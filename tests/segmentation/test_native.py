@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from backbones.source import open_source
 from mae_bench.core.errors import ConfigError
@@ -160,6 +161,32 @@ def test_config_of_a_cell_reads_the_data_and_gives_the_rates(tmp_path, make_ade,
         round(config.layer_decay**exponent, 6) for exponent in range(6)
     }
     assert [len(part) for part in read.tta_pipeline[1]["transforms"]] == [1, 2, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "folders"),
+    [
+        ("cityscapes", "CityscapesDataset", ("leftImg8bit/val/x/a_leftImg8bit.png", "gtFine/val/x/a_gtFine_labelIds.png")),
+        ("coco_stuff", "COCOStuffDataset", ("images/val2017/a.jpg", "annotations/val2017/a.png")),
+    ],
+)
+def test_config_of_other_data_names_mmsegs_own_data_set(tmp_path, settings, name, kind, folders):
+    from mmseg.registry import DATASETS
+
+    root = tmp_path / "data"
+    for which in ("train", "val"):
+        for place, mode in zip(folders, ("RGB", "L"), strict=True):
+            path = root / place.replace("val", which)
+            path.parent.mkdir(parents=True)
+            Image.new(mode, (8, 8)).save(path)
+    out = tmp_path / "cell.py"
+    segmentation.export_native(open_source(SOURCE), settings, out, handle=open_data(f"{name}={root}"))
+    read = File.fromfile(out)
+    assert read.val_dataloader.dataset.type == kind
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        built = DATASETS.build({**read.val_dataloader.dataset, "pipeline": []})
+    assert len(built) == 1 and Path(built[0]["img_path"]).is_file()
+    assert len(built.metainfo["classes"]) == read.model.decode_head.num_classes
 
 
 def test_what_mmengine_has_no_words_for_is_refused(tmp_path, settings, make_ade):

@@ -67,6 +67,11 @@ def test_batch_norms_that_are_not_synchronised_are_said(tmp_path, monkeypatch):
     assert segmentation.deviations("paper", Config(), source, Run(tmp_path, device="cuda")) == ()
 
 
+def test_every_recipe_is_described():
+    text = (Path(__file__).parents[2] / "docs/segmentation.md").read_text()
+    assert not [name for name in RECIPES if f"`{name}`" not in text]
+
+
 @pytest.mark.edge
 class TestNetworks:
     @pytest.fixture(autouse=True)
