@@ -99,9 +99,7 @@ def _check_positions(path: Path, state: Mapping[str, Tensor]) -> None:
 
 def assumptions(arch: EvaArch, *, heads: bool = False) -> tuple[str, ...]:
     """What of an architecture was assumed, for the ledger; `heads` says that their number was not."""
-    notes = list(shapes.norm_notes(arch))
-    if not heads:
-        notes.insert(0, f"{arch.num_heads} heads are assumed: the file does not say how many")
+    notes = [*shapes.heads_notes(arch, told=heads), *shapes.norm_notes(arch)]
     if arch.rope == "eva02":
         notes.append("rotary positions are EVA-02's, scaled to 16 x 16 patches: the file does not say")
     if arch.rope == "dinov3":

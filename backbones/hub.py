@@ -129,9 +129,23 @@ def timm_file(name: str, net: Any) -> Path:
         raise _unreachable(f"timm:{name}", file, repository, error, f"PATH/{file}") from error
 
 
-def with_facts(converted: Converted, net: Any) -> Converted:
-    """Replace what the shapes of a file leave to guess by what timm knows: heads, epsilon, activation, mean and std."""
-    cfg = net.pretrained_cfg
+def with_facts(where: object, converted: Converted, net: Any) -> Converted:
+    """Replace what the shapes of a file leave to guess by what timm knows: heads, epsilon, activation, mean and std.
+
+    Args:
+        where: the file, for messages.
+        converted: what its family made of it.
+        net: timm's network that it is said to be of, on the meta device.
+
+    Raises:
+        InputError: the file is of a network of another size.
+    """
+    spec, cfg = converted.spec, net.pretrained_cfg
+    found = (spec.embed_dim, spec.depth, spec.patch_size)
+    wanted = (net.embed_dim, len(net.blocks), net.patch_embed.patch_size[0])
+    if found != wanted:
+        shown = (f"width {width}, {depth} blocks and patches of {patch}" for width, depth, patch in (found, wanted))
+        raise InputError(f"{where}: has {' and not '.join(shown)}; give the file of the network it is named for")
     arch = converted.arch.model_copy(update=catalogue.facts(net))
-    spec = replace(converted.spec, mean=tuple(cfg["mean"]), std=tuple(cfg["std"]))
+    spec = replace(spec, mean=tuple(cfg["mean"]), std=tuple(cfg["std"]))
     return replace(converted, arch=arch, spec=spec, notes=tuple(note for note in converted.notes if "assumed" not in note))

@@ -39,7 +39,7 @@ def check(raw: RawCheckpoint, converted: Converted, zoo: Zoo, *, allow_partial: 
     if not allow_partial:
         ledger.check(raw.path, arch)
     state = {name: tensor for name, tensor in converted.state.items() if name in wanted}
-    _check_shapes(raw.path, state, wanted, arch, zoo)
+    _check_shapes(raw, state, wanted, arch, zoo)
     for name, tensor in state.items():
         _check_numbers(raw.path, name, tensor)
     notes = (*raw.notes, *converted.notes, *_casts(state), *_zeros(state), *_stripped(raw), *_partial(ledger))
@@ -64,14 +64,14 @@ def _ledger(raw: RawCheckpoint, converted: Converted, wanted: Mapping[str, Tenso
     )
 
 
-def _check_shapes(path: Path, state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], arch: str, zoo: Zoo) -> None:
+def _check_shapes(raw: RawCheckpoint, state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], arch: str, zoo: Zoo) -> None:
     wrong = [name for name in wanted if name in state and state[name].shape != wanted[name].shape]
     if not wrong:
         return
     name = wrong[0]
     raise InputError(
-        f"{path}: {name} is {tuple(state[name].shape)}, and {arch} needs {tuple(wanted[name].shape)} "
-        f"({len(wrong)} tensors differ); the file looks like {zoo.looks_like(path, state)}"
+        f"{raw.path}: {name} is {tuple(state[name].shape)}, and {arch} needs {tuple(wanted[name].shape)} "
+        f"({len(wrong)} tensors differ); the file looks like {zoo.looks_like(raw.path, state, **raw.facts)}"
     )
 
 

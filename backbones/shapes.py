@@ -2,9 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +13,12 @@ from backbones.arch import Arch, VitArch
 from mae_bench.core.config import build
 from mae_bench.core.errors import ConfigError, InputError
 
-# Heads do not show in any shape. These are the numbers that timm and MAE use with these widths; else heads of 64 are assumed.
+# Heads do not show in any shape. These are the numbers that most networks of these widths have (timm's ViT, DeiT, CLIP, SigLIP);
+# for other widths heads of 64 are taken. Either is a guess, which `assumptions` says.
 HEADS_BY_WIDTH = {192: 3, 384: 6, 768: 12, 1024: 16, 1152: 16, 1280: 16, 1408: 16, 1664: 16}
 HEAD_DIM = 64
 # LayerNorm's epsilon of the networks with a norm before the blocks: CLIP's and DINOv2's descendants of it (timm and torch).
 PRE_NORM_EPS = 1e-5
-_TOLD: ContextVar[tuple[int, int] | None] = ContextVar("image_size_told", default=None)
 
 # Parts that mark networks which this one cannot run, so that it says so instead of leaving them out.
 FOREIGN = {
@@ -78,7 +76,7 @@ def arch_of(path: Path, state: Mapping[str, Tensor], **known: Any) -> VitArch:
         tensor(path, state, name, ndim)
     patch, embed_dim = patch_size(path, state), state["patch_embed.proj.weight"].shape[0]
     num_prefix = registers(state) + ("cls_token" in state)
-    kind, table_grid, table_heads = _relative(path, state, patch, known.get("image_size") or _TOLD.get())
+    kind, table_grid, table_heads = _relative(path, state, patch, known.get("image_size"))
     grid, prefix_positions = table_grid, True
     if "pos_embed" in state:
         grid, prefix_positions = position_grid(path, state, num_prefix, known.get("image_size"))
@@ -120,10 +118,14 @@ def arch_of(path: Path, state: Mapping[str, Tensor], **known: Any) -> VitArch:
 
 def assumptions(arch: VitArch, *, heads: bool = False) -> tuple[str, ...]:
     """What of an architecture was assumed, for the ledger; `heads` says that their number was not."""
-    told = heads or arch.qk_norm or arch.relative != "none" or arch.embed_dim in HEADS_BY_WIDTH
-    notes = () if told else (f"{arch.num_heads} heads are assumed: the file does not say how many",)
+    told = heads or arch.qk_norm or arch.relative != "none"
     bare = not arch.class_token and arch.relative != "decomposed"
-    return *notes, *(("no class token: the file has none",) if bare else ()), *norm_notes(arch)
+    return *heads_notes(arch, told=told), *(("no class token: the file has none",) if bare else ()), *norm_notes(arch)
+
+
+def heads_notes(arch: Arch, *, told: bool) -> tuple[str, ...]:
+    """What to know of a number of heads that neither a file nor its family tells."""
+    return () if told else (f"{arch.num_heads} heads are assumed: the file does not say how many",)
 
 
 def norm_notes(arch: Arch) -> tuple[str, ...]:
@@ -175,9 +177,8 @@ def position_grid(
         path: for messages.
         state: tensors by timm's names.
         num_prefix: number of prefix tokens.
-        size: height and width in pixels, where they are known (`image_size_told` says them, too); else the grid is a square.
+        size: height and width in pixels, where they are known; else the grid is a square.
     """
-    size = size or _TOLD.get()
     rows = tensor(path, state, "pos_embed", 3).shape[1]
     patch = patch_size(path, state)
     # A grid alone first: with registers, timm gives positions to patches only.
@@ -195,16 +196,6 @@ def position_grid(
         f"{path}: {rows} position rows with {num_prefix} prefix tokens are no square grid, and the file does not say which "
         "rectangle they are; add #image_size=HEIGHTxWIDTH in pixels"
     )
-
-
-@contextmanager
-def image_size_told(size: tuple[int, int] | None) -> Iterator[None]:
-    """Take position embeddings to be for a height and width in pixels, as the user or the file's settings say."""
-    token = _TOLD.set(size)
-    try:
-        yield
-    finally:
-        _TOLD.reset(token)
 
 
 def _relative(

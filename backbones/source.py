@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from backbones import fragment, loading, reading, released, shapes, trusted
+from backbones import fragment, loading, reading, released, trusted
 from backbones.asked import FORMS, Asked, default_name, parse
 from backbones.contract import Backbone, BackboneSpec, DenseOptions
 from backbones.families import Converted, identify
@@ -183,7 +183,7 @@ def _open_timm(asked: Asked, model: str) -> Source:
 
     net = hub.timm_network(model)
     raw = _read(asked, hub.timm_file(model, net))
-    return _opened(asked, model, raw, lambda converted: hub.with_facts(converted, net))
+    return _opened(asked, model, raw, lambda converted: hub.with_facts(raw.path, converted, net))
 
 
 def _open_hf(asked: Asked, model: str) -> Source:
@@ -194,21 +194,29 @@ def _open_hf(asked: Asked, model: str) -> Source:
 
 def _open_release(asked: Asked, name: str) -> Source:
     """A published checkpoint: from the user's folder, else from timm's catalogue."""
+    path = released.local_file(name)
+    if path is None and not released.releases()[name].timm:
+        raise released.where_to_get(name)
+    return _open_released_file(asked, name, path)
+
+
+def _open_released_file(asked: Asked, name: str, path: Path | None) -> Source:
+    """A published checkpoint in a local file; None fetches it from timm's catalogue."""
     from backbones import hub
 
-    path, model = released.local_file(name), released.releases()[name].timm
-    if path is not None:
-        return _open_released_file(asked, name, path)
-    if not model:
-        raise released.where_to_get(name)
-    net = hub.timm_network(model)
-    raw = _read(asked, hub.timm_file(model, net))
-    return _opened(asked, name, raw, lambda converted: released.as_released(hub.with_facts(converted, net), name))
+    model = released.releases()[name].timm
+    net = hub.timm_network(model) if model else None
+    if path is None:
+        raw = _read(asked, hub.timm_file(model, net))
+    else:
+        released.check_hash(name, path)
+        raw = _read(asked, path)
 
+    def facts(converted: Converted) -> Converted:
+        known = converted if net is None else hub.with_facts(raw.path, converted, net)
+        return released.as_released(known, name)
 
-def _open_released_file(asked: Asked, name: str, path: Path) -> Source:
-    released.check_hash(name, path)
-    return _opened(asked, name, _read(asked, path), lambda converted: released.as_released(converted, name))
+    return _opened(asked, name, raw, facts)
 
 
 def _open_path(asked: Asked) -> Source:
@@ -239,12 +247,10 @@ def _read(asked: Asked, path: Path) -> RawCheckpoint:
     return replace(raw, facts=asked.told.given(*fragment.ARCH, "image_size"))
 
 
-def _opened(
-    asked: Asked, name: str, raw: RawCheckpoint, facts: Callable[[Converted], Converted] = lambda converted: converted
-) -> Source:
+def _opened(asked: Asked, name: str, raw: RawCheckpoint, facts: Callable[[Converted], Converted] | None = None) -> Source:
     told, family = asked.told, identify(raw)
-    with shapes.image_size_told(told.image_size):
-        converted = _as_told(facts(family.convert(raw)), told, asked.text)
+    converted = (facts or _beside(raw))(family.convert(raw))
+    converted = _as_told(converted, told, asked.text)
     zoo = _zoo(converted.zoo)
     weights, ledger = loading.check(raw, converted, zoo, allow_partial=asked.allow_partial)
     ledger = replace(ledger, notes=(*ledger.notes, *told.notes()))
@@ -253,6 +259,15 @@ def _opened(
     changes = {**told.changes(), **partial}
     text = json.dumps(changes, sort_keys=True) if changes else ""
     return Source(name, asked.text, converted.spec, ledger, converted.arch, family.NAME, zoo, weights, raw, text)
+
+
+def _beside(raw: RawCheckpoint) -> Callable[[Converted], Converted]:
+    """What a config.json of timm's beside the file says; transformers' is read by its families."""
+    from backbones import timm_config
+
+    if not timm_config.is_timms(raw):
+        return lambda converted: converted
+    return lambda converted: timm_config.with_config(raw, converted)
 
 
 def _as_told(converted: Converted, told: Fragment, text: str) -> Converted:

@@ -104,7 +104,13 @@ def verify_source(text: str, *, as_json: bool, trust_pickle: str, console: Conso
 
 def _verified(source: Source, network: Network, rows: list[Compared], same: bool) -> dict[str, Any]:
     facts = {"source": source.text, "sha256": source.sha256, "against": network.what, "tolerance": TOLERANCE, "same": same}
+    facts["assumed"] = _assumed(source)
     return {**facts, "blocks": [{**asdict(row), "relative": row.relative, "same": row.same} for row in rows]}
+
+
+def _assumed(source: Source) -> list[str]:
+    """What both sides took from the same guess, so that the comparison says nothing of it."""
+    return [note for note in source.ledger.notes if " assumed" in note]
 
 
 def _show_verified(source: Source, network: Network, rows: list[Compared], same: bool, console: Console) -> None:
@@ -122,3 +128,5 @@ def _show_verified(source: Source, network: Network, rows: list[Compared], same:
         f"{source.text} {words} {network.what}: largest difference {worst:.2e} of the scale (at least 1); allowed {TOLERANCE:.0e}"
     )
     console.print(Text(line), soft_wrap=True)
+    for note in _assumed(source):
+        console.print(Text(f"not checked by this: {note}"), soft_wrap=True)

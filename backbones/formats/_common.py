@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -41,6 +41,18 @@ INDEX = "relative_position_index"
 def is_around(raw: RawCheckpoint, pattern: str) -> bool:
     """Whether a tensor around the network has such a name."""
     return any(re.search(pattern, name) for name in raw.dropped)
+
+
+def published_heads(translated: Translated, heads: Mapping[int, int]) -> dict[str, Any]:
+    """The number of heads that a family's own networks of a width have, for `as_vit`; nothing for other widths.
+
+    Args:
+        translated: tensors by timm's names.
+        heads: number of heads by width.
+    """
+    weight = translated.state.get("patch_embed.proj.weight")
+    number = heads.get(weight.shape[0]) if weight is not None and weight.ndim else None
+    return {} if number is None else {"num_heads": number}
 
 
 def as_vit(

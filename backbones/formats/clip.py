@@ -1,5 +1,7 @@
 """The visual tower of OpenAI's CLIP (arXiv 2103.00020) and open_clip, alone or in a file with the text tower."""
 
+from typing import Any
+
 from backbones import naming, shapes
 from backbones.families import Converted, Evidence
 from backbones.formats._common import SCALES, as_vit, is_around
@@ -33,6 +35,8 @@ EPS = 1e-5
 # OpenAI's preprocessing (clip.py of openai/CLIP), which open_clip has as its default.
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
+# OpenAI's heads are 64 wide, whatever the width (clip/model.py of openai/CLIP).
+OPENAI_HEAD_DIM = 64
 # Numbers that only OpenAI's own files have.
 OPENAI = r"^(.*\.)?(input_resolution|context_length|vocab_size)$"
 GELU_ASSUMED = "GELU is assumed, as in open_clip; weights of OpenAI's in its layout need quick GELU"
@@ -53,7 +57,9 @@ def convert(raw: RawCheckpoint) -> Converted:
     _reshape(raw, translated, "pos_embed", 2)
     # OpenAI's tensors are named `visual.` in a file that has its numbers too.
     openai = is_around(raw, OPENAI)
-    known = {"mlp": "quick_gelu" if openai else "gelu", "norm_eps": EPS}
+    known: dict[str, Any] = {"mlp": "quick_gelu" if openai else "gelu", "norm_eps": EPS}
+    if openai:
+        known["num_heads"] = max(translated.state["cls_token"].shape[-1] // OPENAI_HEAD_DIM, 1)
     notes = () if openai or "mlp" in raw.facts else (GELU_ASSUMED,)
     return as_vit(raw, translated, method="clip", mean=MEAN, std=STD, notes=notes, **known)
 

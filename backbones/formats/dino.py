@@ -2,7 +2,7 @@
 
 from backbones import shapes
 from backbones.families import Converted, Evidence
-from backbones.formats._common import HEADS, as_vit, is_around
+from backbones.formats._common import HEADS, as_vit, is_around, published_heads
 from backbones.naming import translate
 from backbones.reading import RawCheckpoint
 
@@ -10,6 +10,8 @@ NAME = "the student or teacher of a DINO training file"
 EVIDENCE = Evidence.MARK
 
 HEAD = r"(^|\.)head\.last_layer\."
+# Heads of ViT-Ti, ViT-S and ViT-B by width (vision_transformer.py of facebookresearch/dino).
+NUM_HEADS = {192: 3, 384: 6, 768: 12}
 OTHERS = ("masked_embed", "mask_token", "register_tokens")
 
 
@@ -20,4 +22,5 @@ def recognise(raw: RawCheckpoint) -> bool:
 
 def convert(raw: RawCheckpoint) -> Converted:
     """The names are timm's."""
-    return as_vit(raw, translate(raw.path, raw.state, {}, HEADS), method="dino")
+    translated = translate(raw.path, raw.state, {}, HEADS)
+    return as_vit(raw, translated, method="dino", **published_heads(translated, NUM_HEADS))

@@ -3,7 +3,7 @@
 import re
 
 from backbones.families import Converted, Evidence
-from backbones.formats._common import HEADS, as_vit
+from backbones.formats._common import HEADS, as_vit, published_heads
 from backbones.formats.hf_dinov2 import fold_class_position
 from backbones.naming import translate
 from backbones.reading import RawCheckpoint
@@ -21,6 +21,8 @@ RULES = {
     r"(blocks\.\d+\.mlp\.)w12\.(.+)": r"\1fc1.\2",
     r"(blocks\.\d+\.mlp\.)w3\.(.+)": r"\1fc2.\2",
 }
+# Heads of ViT-S, ViT-B, ViT-L and ViT-g by width (dinov2/models/vision_transformer.py of facebookresearch/dinov2).
+NUM_HEADS = {384: 6, 768: 12, 1024: 16, 1536: 24}
 DROPPED = {**HEADS, r"mask_token$": "token of masked patches, part of the pretraining"}
 
 
@@ -41,4 +43,4 @@ def convert(raw: RawCheckpoint) -> Converted:
     translated = translate(raw.path, raw.state, RULES, DROPPED)
     if "reg_token" in translated.state:
         fold_class_position(translated)
-    return as_vit(raw, translated, method="dinov2")
+    return as_vit(raw, translated, method="dinov2", **published_heads(translated, NUM_HEADS))

@@ -2,13 +2,15 @@
 
 from backbones import shapes
 from backbones.families import Converted, Evidence
-from backbones.formats._common import HEADS, SCALES, as_vit
+from backbones.formats._common import HEADS, SCALES, as_vit, published_heads
 from backbones.naming import translate
 from backbones.reading import RawCheckpoint
 
 NAME = "iBOT's student or teacher"
 EVIDENCE = Evidence.MARK
 
+# Heads of ViT-Ti, ViT-S, ViT-B and ViT-L by width (models/vision_transformer.py of bytedance/ibot).
+NUM_HEADS = {192: 3, 384: 6, 768: 12, 1024: 16}
 DROPPED = {**HEADS, r"masked_embed$": "token of masked patches, part of the pretraining"}
 
 
@@ -19,4 +21,5 @@ def recognise(raw: RawCheckpoint) -> bool:
 
 def convert(raw: RawCheckpoint) -> Converted:
     """Leave out the token of masked patches."""
-    return as_vit(raw, translate(raw.path, raw.state, SCALES, DROPPED), method="ibot")
+    translated = translate(raw.path, raw.state, SCALES, DROPPED)
+    return as_vit(raw, translated, method="ibot", **published_heads(translated, NUM_HEADS))

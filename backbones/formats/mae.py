@@ -10,7 +10,7 @@ from torch import Tensor
 
 from backbones import shapes
 from backbones.families import Converted, Evidence
-from backbones.formats._common import as_vit
+from backbones.formats._common import as_vit, published_heads
 from backbones.naming import translate
 from backbones.positions import sincos_2d
 from backbones.reading import RawCheckpoint
@@ -18,6 +18,8 @@ from backbones.reading import RawCheckpoint
 NAME = "MAE's pretrained encoder, with or without its decoder"
 EVIDENCE = Evidence.MARK
 
+# Heads of ViT-B, ViT-L and ViT-H by width (models_mae.py of facebookresearch/mae).
+HEADS = {768: 12, 1024: 16, 1280: 16}
 DROPPED = {r"decoder_|mask_token$": "decoder of the pretraining"}
 # Two tables made by different programs differ in the last digits of float32, or of float16 where one was stored so.
 TOLERANCE = 2e-3
@@ -25,7 +27,8 @@ TOLERANCE = 2e-3
 
 def recognise(raw: RawCheckpoint) -> bool:
     """The names of timm with a decoder, or without a head and with MAE's positions."""
-    if not shapes.is_timm_vit(raw.state):
+    # A Detectron2 file made of MAE's has the positions and no class token.
+    if not shapes.is_timm_vit(raw.state) or "cls_token" not in raw.state:
         return False
     if any(name.startswith("decoder_blocks.") for name in raw.state):
         return True
@@ -35,7 +38,8 @@ def recognise(raw: RawCheckpoint) -> bool:
 
 def convert(raw: RawCheckpoint) -> Converted:
     """Leave out the decoder."""
-    return as_vit(raw, translate(raw.path, raw.state, {}, DROPPED), method="mae")
+    translated = translate(raw.path, raw.state, {}, DROPPED)
+    return as_vit(raw, translated, method="mae", **published_heads(translated, HEADS))
 
 
 def has_sincos(positions: Tensor, *, swapped: bool = False) -> bool:

@@ -4,7 +4,7 @@ import torch
 
 from backbones import naming
 from backbones.families import Converted, Evidence
-from backbones.formats._common import BIASES, as_vit, drop_index, fuse_biases, is_around
+from backbones.formats._common import BIASES, MEAN_ASSUMED, as_vit, drop_index, fuse_biases, is_around
 from backbones.reading import RawCheckpoint
 from mae_bench.core.errors import InputError
 
@@ -53,7 +53,8 @@ def convert(raw: RawCheckpoint) -> Converted:
     dropped = {**drop_index(raw), **DROPPED, **({TWICE: SAME} if _is_twice(raw) else {})}
     translated = naming.translate(raw.path, raw.state, RULES, dropped)
     fuse_biases(translated)
-    return as_vit(raw, translated, method="mae" if is_around(raw, r"^neck\.(decoder|mask_token)") else "unknown")
+    method = "mae" if is_around(raw, r"^neck\.(decoder|mask_token)") else "unknown"
+    return as_vit(raw, translated, method=method, notes=(MEAN_ASSUMED,))
 
 
 def _is_twice(raw: RawCheckpoint) -> bool:

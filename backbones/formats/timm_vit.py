@@ -15,6 +15,7 @@ RULES = {**SCALES, r"dist_token": "reg_token"}
 GELU_ASSUMED = "GELU is assumed; a CLIP with OpenAI's activation is given as timm:NAME, or with mlp=quick_gelu"
 
 TANH_ASSUMED = "GELU is assumed; SigLIP's newer models have its tanh form: give mlp=gelu_tanh for those"
+NORMS_ASSUMED = "norms before attention and MLP are assumed: timm's vit_*_rpn, which have them after, have the names of this"
 NO_ROTATION = "no rotary positions are assumed: RoPE-ViT's files with position embeddings have the names of DeiT III's"
 
 
@@ -35,6 +36,8 @@ def convert(raw: RawCheckpoint) -> Converted:
         notes.append(GELU_ASSUMED)
     elif "cls_token" not in raw.state or any(name.startswith("attn_pool.") for name in raw.state):
         notes.append(TANH_ASSUMED)
+    if "cls_token" not in raw.state and "blocks.0.attn.qkv.bias" not in raw.state:
+        notes.append(NORMS_ASSUMED)
     if "blocks.0.gamma_1" in raw.state:
         notes.append(NO_ROTATION)
     method = "deit" if "dist_token" in raw.state else "unknown"

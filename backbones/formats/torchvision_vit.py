@@ -2,7 +2,7 @@
 
 from backbones import naming
 from backbones.families import Converted, Evidence
-from backbones.formats._common import MEAN_ASSUMED, as_vit
+from backbones.formats._common import MEAN_ASSUMED, as_vit, published_heads
 from backbones.reading import RawCheckpoint
 from mae_bench.core.errors import InputError
 
@@ -22,6 +22,8 @@ RULES = {
     rf"{BLOCK}mlp\.(?:0|linear_1)\.(.+)": r"blocks.\1.mlp.fc1.\2",
     rf"{BLOCK}mlp\.(?:3|linear_2)\.(.+)": r"blocks.\1.mlp.fc2.\2",
 }
+# Heads of ViT-B, ViT-L and ViT-H by width (torchvision/models/vision_transformer.py).
+HEADS = {768: 12, 1024: 16, 1280: 16}
 DROPPED = {r"heads?\.": "classification head"}
 
 
@@ -34,4 +36,5 @@ def convert(raw: RawCheckpoint) -> Converted:
     """Bring the names to timm's."""
     if any(name.startswith("conv_proj.conv_bn_relu_0.") for name in raw.state):
         raise InputError(f"{raw.path}: torchvision's network with a convolutional stem, which is not supported")
-    return as_vit(raw, naming.translate(raw.path, raw.state, RULES, DROPPED), notes=(MEAN_ASSUMED,))
+    translated = naming.translate(raw.path, raw.state, RULES, DROPPED)
+    return as_vit(raw, translated, notes=(MEAN_ASSUMED,), **published_heads(translated, HEADS))

@@ -1,6 +1,7 @@
 """The backbone of Detectron2's ViTDet (arXiv 2203.16527): timm's names, relative positions by row and column, windows.
 
-The file does not say which blocks have windows; the sizes of their relative positions do.
+The file does not say which blocks have windows; the sizes of their relative positions do. Files that start a ViTDet have none of
+these: they are plain networks without a class token and without a last norm.
 """
 
 import math
@@ -9,7 +10,7 @@ from typing import Any
 
 from backbones import naming, shapes
 from backbones.families import Converted, Evidence
-from backbones.formats._common import HEADS, as_vit
+from backbones.formats._common import HEADS, MEAN_ASSUMED, as_vit
 from backbones.naming import Translated
 from backbones.reading import RawCheckpoint
 from backbones.relative import COLUMNS, ROWS
@@ -19,12 +20,17 @@ NAME = "the backbone of Detectron2's ViTDet"
 EVIDENCE = Evidence.MARK
 
 CLASS_ROW = "pos_embed, first row"
+PREFIX = "backbone.net."
+"""What Detectron2 puts before the names of a ViT under a pyramid."""
+GLOBAL_ASSUMED = "global attention is assumed in all blocks: without relative positions the file does not say which have windows"
 UNUSED = "position of the class token, which Detectron2 keeps and does not use"
 
 
 def recognise(raw: RawCheckpoint) -> bool:
-    """Relative positions by row and column in the blocks."""
-    return f"blocks.0.attn.{ROWS}" in raw.state
+    """Relative positions by row and column in the blocks, or Detectron2's prefix and no class token."""
+    if f"blocks.0.attn.{ROWS}" in raw.state:
+        return True
+    return raw.prefix.endswith(PREFIX) and shapes.is_timm_vit(raw.state) and "cls_token" not in raw.state
 
 
 def convert(raw: RawCheckpoint) -> Converted:
@@ -36,14 +42,17 @@ def convert(raw: RawCheckpoint) -> Converted:
         raise InputError(f"{raw.path}: relative positions by row and column and a class token, which Detectron2's ViT has not")
     if "pos_embed" in translated.state:
         _drop_class_row(raw, translated)
+    if f"blocks.0.attn.{ROWS}" not in translated.state:
+        return as_vit(raw, translated, notes=(GLOBAL_ASSUMED, MEAN_ASSUMED))
     known, notes = _windows(raw, translated)
-    return as_vit(raw, translated, method="vitdet", notes=notes, relative="decomposed", **known)
+    return as_vit(raw, translated, method="vitdet", notes=(*notes, MEAN_ASSUMED), relative="decomposed", **known)
 
 
 def _drop_class_row(raw: RawCheckpoint, translated: Translated) -> None:
     positions = shapes.tensor(raw.path, translated.state, "pos_embed", 3)
-    rows = positions.shape[1]
-    if math.isqrt(rows) ** 2 == rows or "image_size" in raw.facts:
+    rows, size = positions.shape[1], raw.facts.get("image_size")
+    patch = shapes.patch_size(raw.path, translated.state)
+    if rows == (size[0] // patch) * (size[1] // patch) if size else math.isqrt(rows) ** 2 == rows:
         return
     translated.state["pos_embed"], translated.origin["pos_embed"] = positions[:, 1:], ("pos_embed, other rows",)
     translated.dropped[CLASS_ROW] = UNUSED
@@ -62,7 +71,7 @@ def _windows(raw: RawCheckpoint, translated: Translated) -> tuple[dict[str, Any]
     embed_dim = shapes.tensor(raw.path, translated.state, "patch_embed.proj.weight", 4).shape[0]
     known: dict[str, Any] = {"num_heads": max(embed_dim // max(width, 1), 1)}
     kinds = sorted(set(sides.values()))
-    if len(kinds) == 1 and (kinds[0][0] != kinds[0][1] or "window" in raw.facts):
+    if len(kinds) == 1 and kinds[0][0] != kinds[0][1]:
         return {**known, "relative_grid": kinds[0]}, []
     if len(kinds) != 2 or kinds[0][0] != kinds[0][1]:
         found = ", ".join(f"{h} x {w}" for h, w in kinds)

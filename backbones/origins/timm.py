@@ -1,18 +1,23 @@
-"""timm: its VisionTransformer, Beit or Eva, filled through its own filters of other programs' files."""
+"""timm: its VisionTransformer, Beit or Eva, filled through its own filters of other programs' files.
+
+A SRC that names a model of timm's is compared with that very model; a file with a network of its sizes.
+"""
 
 from functools import partial
 from typing import Any, cast
 
 from torch import Tensor, nn
 
-from backbones.arch import VitArch
+from backbones import released
+from backbones.arch import Arch, VitArch
 from backbones.exports.timm import beit_arguments
 from backbones.origins import Network, fill, listen, state_of
 from backbones.source import Source
 from backbones.vit import make_net
 from backbones.zoo import vit
 
-# timm's names of the published sizes: for these, heads, widths and epsilon are timm's too, not read from the file.
+# timm's names of the published sizes: for these, heads, widths and epsilon are timm's too, not read from the file. Without a
+# class token there are networks of 12 and of 16 heads of the same sizes (vit_base_patch16_gap_224), so none is taken.
 PUBLISHED = {
     "vit_tiny_patch16": "vit_tiny_patch16_224",
     "vit_small_patch16": "vit_small_patch16_224",
@@ -46,7 +51,9 @@ def network(source: Source) -> Network:
 
 def _make(source: Source) -> tuple[Any, Any]:
     """The network without weights, and timm's filter of files for it."""
-    arch = source.arch
+    arch, name = source.arch, _named(source)
+    if name:
+        return _by_name(name, source)
     if not isinstance(arch, VitArch):
         return _eva(source)
     if arch.relative in ("table", "shared_table"):
@@ -60,10 +67,34 @@ def _make(source: Source) -> tuple[Any, Any]:
     return _plain(arch), vision_transformer.checkpoint_filter_fn
 
 
+def _named(source: Source) -> str:
+    """The model of timm's that SRC names; empty where it names none."""
+    text = source.text.partition("#")[0]
+    release = released.releases().get(text)
+    return release.timm if release else text.removeprefix("timm:") if text.startswith("timm:") else ""
+
+
+def _by_name(name: str, source: Source) -> tuple[Any, Any]:
+    """A model of timm's with none of its sizes read from the file."""
+    import timm
+    from timm.models import beit, eva, vision_transformer
+
+    arch = cast(Arch, source.arch)
+    filters: Any = beit if getattr(arch, "relative", "none") != "none" else vision_transformer
+    filters = filters if isinstance(arch, VitArch) else eva
+    # timm's Beit takes no size but its own.
+    size: dict[str, Any] = {} if filters is beit else {"dynamic_img_size": True}
+    net = timm.create_model(name, num_classes=0, global_pool="token" if arch.class_token else "avg", **size)
+    # They stand after the blocks, where nothing is compared, and the file may have them under other names.
+    net.norm = net.fc_norm = net.attn_pool = nn.Identity()
+    return net, filters.checkpoint_filter_fn
+
+
 def _plain(arch: VitArch) -> Any:
     import timm
 
-    size = next((timms for ours, timms in PUBLISHED.items() if _same_size(arch, vit.VARIANTS[ours])), None)
+    sizes = PUBLISHED.items() if arch.class_token else ()
+    size = next((timms for ours, timms in sizes if _same_size(arch, vit.VARIANTS[ours])), None)
     if size is None:
         return make_net(arch)
     return timm.create_model(

@@ -54,6 +54,6 @@ class Zoo(Protocol):
         ...
 
     @staticmethod
-    def looks_like(path: Path, state: Mapping[str, Tensor]) -> str:
-        """The name of the architecture that the shapes of tensors fit, for messages."""
+    def looks_like(path: Path, state: Mapping[str, Tensor], **known: Any) -> str:
+        """The name of the architecture that the shapes of tensors fit, for messages; `known` are fields that the user says."""
         ...

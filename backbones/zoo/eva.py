@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -112,6 +113,6 @@ def name_of(arch: EvaArch) -> str:
     return size + (f"_rope_{arch.rope}" if arch.rope != "none" else "") + (f"_{arch.mlp}" if arch.mlp != "gelu" else "")
 
 
-def looks_like(path: Path, state: Mapping[str, Tensor]) -> str:
+def looks_like(path: Path, state: Mapping[str, Tensor], **known: Any) -> str:
     """The variant that the shapes of tensors fit, for messages; raises InputError where they fit none."""
-    return name_of(arch_of(path, state)) if is_timm_eva(state) else "no Eva of timm's"
+    return name_of(arch_of(path, state, **known)) if is_timm_eva(state) else "no Eva of timm's"

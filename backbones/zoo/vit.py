@@ -7,6 +7,7 @@ for a CPU.
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -126,6 +127,6 @@ def name_of(arch: VitArch) -> str:
     return size + "".join(extras)
 
 
-def looks_like(path: Path, state: Mapping[str, Tensor]) -> str:
+def looks_like(path: Path, state: Mapping[str, Tensor], **known: Any) -> str:
     """The variant that the shapes of tensors fit, for messages; raises InputError where they fit none."""
-    return name_of(arch_of(path, state)) if is_timm_vit(state) else "no Vision Transformer of timm's"
+    return name_of(arch_of(path, state, **known)) if is_timm_vit(state) else "no Vision Transformer of timm's"

@@ -86,6 +86,19 @@ def test_positions_without_a_row_for_the_class_token_are_taken_whole(tmp_path, v
     compare(source.build(DETECTRON2), net, (48, 48), "blocks")
 
 
+@pytest.mark.parametrize("size", [(48, 48), (40, 72)])
+def test_a_plain_network_of_detectron2s_is_read_with_what_it_does_not_say(tmp_path, vitdet, size):
+    """Without relative positions, such as `--to detectron2` writes; the positions have a row for a class token."""
+    net = vitdet(use_rel_pos=False, window_size=0, window_block_indexes=())
+    source = opened(tmp_path, Sample("vitdet", net.state_dict(), lambda _size: net, prefix="backbone.net.", key="model"))
+    assert source.spec.num_prefix_tokens == 0 and source.spec.image_size == NATIVE
+    notes = " ".join(source.ledger.notes)
+    assert all(words in notes for words in ("heads are assumed", "global attention is assumed", "mean and std are assumed"))
+    assert source.ledger.dropped["pos_embed, first row"].startswith("position of the class token")
+    told = open_source(f"{tmp_path / 'weights.pth'}#num_heads=4&image_size={SIDE}x{SIDE}")
+    compare(told.build(DETECTRON2), net, size, "blocks")
+
+
 @pytest.mark.parametrize(
     ("options", "match"),
     [

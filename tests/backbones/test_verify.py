@@ -111,17 +111,17 @@ def test_transformers(tmp_path, name, options, rectangle):
 
 
 @pytest.mark.edge
-def test_detectron2(tmp_path):
+@pytest.mark.parametrize("plain", [False, True])
+def test_detectron2(tmp_path, plain):
     modeling = pytest.importorskip("detectron2.modeling.backbone.vit")
+    windows = {} if plain else {"use_rel_pos": True, "window_size": 3, "window_block_indexes": (0, 2)}
     net = modeling.ViT(
         **{name: SMALL[name] for name in ("patch_size", "embed_dim", "depth", "num_heads")},
         img_size=64,
         pretrain_img_size=32,
         mlp_ratio=2.0,
         norm_layer=partial(nn.LayerNorm, eps=1e-6),
-        use_rel_pos=True,
-        window_size=3,
-        window_block_indexes=(0, 2),
+        **windows,
     )
     state = {f"backbone.net.{name}": tensor for name, tensor in stirred(net).state_dict().items()}
     path = tmp_path / "model.pth"
