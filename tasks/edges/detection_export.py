@@ -1,6 +1,7 @@
 """A cell of detection as a config of Detectron2's own, to be trained by its `tools/lazyconfig_train_net.py`."""
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from fvcore.common.param_scheduler import (
 from backbones.adapters.to_detectron2 import open_backbone, optimizer_params, spread_layers
 from mae_bench.core.errors import ConfigError
 from mae_bench.core.files import write_text
+from tasks.edges.detection_data import use_masks
 from tasks.edges.detection_heads import Tree
 from tasks.edges.detection_model import model_tree
 from tasks.edges.detection_source import Writer
@@ -30,6 +32,8 @@ from tasks.edges.detection_source import Writer
 if TYPE_CHECKING:
     from backbones.source import Source
     from mae_bench.core.schedule import ScheduleConfig
+    from tasks.data.coco import CocoSplit
+    from tasks.handle import DataHandle
     from tasks.suite.detection import Config
 
 HEADER = '''"""Detection of {name} by the suite's settings, for Detectron2's tools/lazyconfig_train_net.py.
@@ -37,6 +41,9 @@ HEADER = '''"""Detection of {name} by the suite's settings, for Detectron2's too
 mae-bench has to be installed beside Detectron2: the backbone comes from it. Precision, checkpoints and logs are Detectron2's.
 """
 '''
+
+LVIS = "lvis_v1"
+"""How names of data sets begin that Detectron2 takes for LVIS."""
 
 TRAIN: dict[str, Any] = {
     "output_dir": "./output",
@@ -51,8 +58,21 @@ TRAIN: dict[str, Any] = {
 """configs/common/train.py of Detectron2 as mask_rcnn_vitdet_b_100ep.py changes it."""
 
 
+REGISTRATION = """for name, json_file, image_root in {places}:
+    if name not in DatasetCatalog.list():
+        {register}(name, {facts}, json_file, image_root)
+"""
+
+
 def export_native(
-    source: "Source", config: "Config", path: Path, *, num_classes: int = 80, masks: bool = True, data: str = "coco_2017"
+    source: "Source",
+    config: "Config",
+    path: Path,
+    *,
+    handle: "DataHandle | None" = None,
+    num_classes: int = 80,
+    masks: bool = True,
+    data: str = "coco_2017",
 ) -> None:
     """Write the LazyConfig of a cell: `model`, `optimizer`, `lr_multiplier`, `dataloader` and `train`.
 
@@ -62,6 +82,8 @@ def export_native(
         source: the checkpoint; it is opened again, by its text, when the config is built.
         config: the task's settings.
         path: a `.py` file.
+        handle: the data of the cell, which the config then registers; the other arguments follow it. Annotations that the suite
+            leaves out are in its files.
         num_classes: of objects; 1203 for LVIS.
         masks: whether there is a mask head.
         data: registered names of Detectron2 without `_train` and `_val`: `coco_2017`, `lvis_v1`, or one of the user's own.
@@ -72,7 +94,12 @@ def export_native(
     config = config.scaled()
     if config.weights is not None:
         raise ConfigError("weights=FILE is train.init_checkpoint in Detectron2; export without it")
-    writer = Writer()
+    writer, registration = Writer(), ""
+    if handle is not None:
+        splits: dict[str, CocoSplit] = {which: handle.split(which) for which in ("train", "val")}
+        num_classes, masks = len(splits["train"].classes), use_masks(config, *splits.values())
+        data = f"{LVIS if splits['train'].federated else 'mae_bench'}_{handle.name}"
+        registration = _registration(splits, data, writer)
     parts = {
         "dataloader": dataloader(config, data, masks=masks),
         "model": model(source, config, num_classes, masks=masks, data=data),
@@ -83,7 +110,23 @@ def export_native(
     body = [f"{name} = {writer.text(value)}\n" for name, value in parts.items()]
     writer.imports.add("from detectron2.config import LazyCall as L")
     imports = "\n".join(sorted(writer.imports))
-    write_text(path, "\n".join([HEADER.format(name=source.name), imports, "", *body]).rstrip() + "\n")
+    write_text(path, "\n".join([HEADER.format(name=source.name), imports, "", registration, *body]).rstrip() + "\n")
+
+
+def _registration(splits: "Mapping[str, CocoSplit]", data: str, writer: Writer) -> str:
+    """Lines that make Detectron2 know the data."""
+    lvis = splits["train"].federated
+    # Detectron2 puts the folder and the name of an image of LVIS together without a slash.
+    roots = {which: f"{split.image_root}/" if lvis else str(split.image_root) for which, split in splits.items()}
+    places = [(f"{data}_{which}", str(split.json_path), roots[which]) for which, split in splits.items()]
+    register = "register_lvis_instances" if lvis else "register_coco_instances"
+    names = [register, "get_lvis_instances_meta"] if lvis else [register]
+    writer.imports |= {
+        f"from detectron2.data.datasets import {', '.join(sorted(names))}",
+        "from detectron2.data import DatasetCatalog",
+    }
+    facts = f'get_lvis_instances_meta("{LVIS}")' if lvis else "{}"
+    return REGISTRATION.format(places=writer.text([list(place) for place in places]), register=register, facts=facts)
 
 
 def model(source: "Source", config: "Config", num_classes: int, *, masks: bool, data: str) -> Tree:
@@ -150,7 +193,7 @@ def multiplier(schedule: "ScheduleConfig", steps: int) -> Tree:
 
 def dataloader(config: "Config", data: str, *, masks: bool) -> dict[str, Tree]:
     """Loaders and evaluator by Detectron2's registered names."""
-    side, lvis = config.image_size, data.startswith("lvis")
+    side, lvis = config.image_size, data.startswith(LVIS)
     flip = [LazyCall(T.RandomFlip)(prob=config.flip, horizontal=True)] if config.flip else []
     scale, crop = config.scale, [side, side]
     views = [

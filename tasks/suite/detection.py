@@ -62,8 +62,10 @@ def evaluate(source: "Source", data: "DataHandle", config: Config, run: "Run") -
     return detection_run.evaluate(source, data, config, run)
 
 
-def export_native(source: "Source", config: Config, path: "Path", **options: Any) -> None:
-    """Write a cell's LazyConfig of Detectron2; `options` are those of `tasks.edges.detection_export.export_native`.
+def export_native(source: "Source", config: Config, path: "Path", *, handle: "DataHandle | None" = None, **options: Any) -> None:
+    """Write a cell's LazyConfig of Detectron2, for the data of `handle`.
+
+    Without it, `options` are the names and numbers that `tasks.edges.detection_export.export_native` takes in its place.
 
     Raises:
         ConfigError: settings that Detectron2 has no words for.
@@ -73,4 +75,4 @@ def export_native(source: "Source", config: Config, path: "Path", **options: Any
         from tasks.edges import detection_export
     except ModuleNotFoundError as error:
         raise find.missing(error, "task detection") from error
-    detection_export.export_native(source, config, path, **options)
+    detection_export.export_native(source, config, path, handle=handle, **options)

@@ -11,7 +11,6 @@ pytest.importorskip("detectron2")
 
 from detectron2.config import LazyConfig, instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import register_coco_instances
 from detectron2.solver import LRMultiplier
 
 from backbones.layers import layer_ids
@@ -22,7 +21,9 @@ from mae_bench.core.run import Run
 from mae_bench.core.schedule import ScheduleConfig
 from tasks.edges import detection_run
 from tasks.edges.detection_model import decay_exemption
+from tasks.handle import open_data
 from tasks.suite.detection import RECIPES, export_native
+from tests.data.test_data_coco_lvis import write as write_lvis
 
 pytestmark = [
     pytest.mark.edge,
@@ -105,24 +106,37 @@ def test_schedule_is_the_same_at_every_step(source, settings, tmp_path, schedule
 
 
 def test_loaders_give_the_users_data(source, settings, make_coco, tmp_path):
-    root = make_coco()
-    for which in ("train", "val"):
-        register_coco_instances(
-            f"export_test_{which}", {}, str(root / "annotations" / f"instances_{which}.json"), str(root / which)
-        )
+    data = open_data(f"coco={make_coco(masks=None)}")
     try:
-        native = written(source, settings, tmp_path / "cell.py", num_classes=2, data="export_test")
+        native = written(source, settings, tmp_path / "cell.py", handle=data)
+        assert native.model.roi_heads.num_classes == 2 and "mask_head" not in native.model.roi_heads
         native.dataloader.train.num_workers = native.dataloader.test.num_workers = 0
         loader: Any = instantiate(native.dataloader.train)
         batch = next(iter(loader))
-        assert len(batch) == settings.batch_size and batch[0]["image"].shape[0] == 3 and batch[0]["instances"].has("gt_masks")
+        assert len(batch) == settings.batch_size and batch[0]["image"].shape[0] == 3 and len(batch[0]["instances"]) > 0
         test: Any = instantiate(native.dataloader.test)
         assert sum(map(len, test)) == 3
         assert native.train.max_iter == settings.steps
+        LazyConfig.load(str(tmp_path / "cell.py"))  # once more, with the data registered
     finally:
         for which in ("train", "val"):
-            DatasetCatalog.remove(f"export_test_{which}")
-            MetadataCatalog.remove(f"export_test_{which}")
+            DatasetCatalog.remove(f"mae_bench_coco_{which}")
+            MetadataCatalog.remove(f"mae_bench_coco_{which}")
+
+
+def test_lvis_is_registered_as_lvis(source, settings, tmp_path):
+    data = open_data(f"lvis={write_lvis(tmp_path / 'lvis')}")
+    names = [f"lvis_v1_lvis_{which}" for which in ("train", "val")]
+    try:
+        native = written(source, settings.override({"repeat_threshold": 0.5}), tmp_path / "cell.py", handle=data)
+        assert native.dataloader.train.dataset.names == names[0] and native.model.roi_heads.num_classes == 2
+        # Reading it needs LVIS' own package, which this does not install.
+        facts = MetadataCatalog.get(names[1])
+        assert Path(facts.json_file).is_file() and facts.image_root == f"{tmp_path / 'lvis'}/" and facts.evaluator_type == "lvis"
+    finally:
+        for name in names:
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
 
 
 @pytest.mark.parametrize("recipe", list(RECIPES))
