@@ -106,17 +106,24 @@ RECIPES: dict[str, Config] = {
     ),
 }
 
-DEVIATIONS: tuple[str, ...] = ("images are decoded by Pillow and not turned by their orientation tag; mmseg decodes by OpenCV",)
+BY_PILLOW = "images are decoded by Pillow and not turned by their orientation tag; mmseg decodes by OpenCV"
+WHOLE_PATCHES = "crops are whole patches; DINOv2 crops {} pixels and pads each crop to whole patches"
+DEVIATIONS: tuple[str, ...] = (BY_PILLOW,)
 """Where the recipes of the paper differ from what they are named after; every record of them says so."""
 DEVIATIONS_OF: dict[str, tuple[str, ...]] = {
     "paper-large": ("no recipe of MAE ViT-L is released: this is BEiT-L's rate, layer decay and drop path",),
     "paper-100ep": ("the paper searched the rate for each entry; here it is mmseg's",),
-    "linear": ("crops are whole patches; DINOv2 crops 512 pixels and pads each crop to whole patches",),
-    "linear-ms": ("crops are whole patches; DINOv2 crops 640 pixels and pads each crop to whole patches",),
+    **dict.fromkeys(("supervised", "beit", "beit-640", "beit-640-ms", "beit-large-640"), (BY_PILLOW,)),
+    "linear": (WHOLE_PATCHES.format(512), BY_PILLOW),
+    "linear-ms": (WHOLE_PATCHES.format(640), BY_PILLOW),
     "frozen": ("no published recipe",),
     "fast": ("no published recipe: a tenth of the steps of paper",),
 }
 """The same of single recipes."""
+OWN = ("frozen", "fast", "demo")
+"""Recipes that are of no publication."""
+HALF = ("beit", "beit-large-640")
+"""Recipes whose published configs train in fp16; mmengine does not read the `fp16` of the others' files."""
 
 MADE_FOR = {"paper": (768, 12), "paper-ms": (768, 12), "paper-100ep": (768, 12), "paper-large": (1024, 24)}
 """Width and depth of the network that a recipe was made for."""
@@ -134,9 +141,9 @@ def deviations(recipe: str, config: Config, source: "Source", run: "Run") -> tup
     if wanted is not None and wanted != (spec.embed_dim, spec.depth):
         made_for = f"a width of {wanted[0]} and {wanted[1]} blocks"
         found.append(f"{recipe} was made for {made_for}; {spec.name} has {spec.embed_dim} and {spec.depth}")
-    if recipe.startswith("paper") and run.precision != "fp32":
+    if recipe not in OWN and (run.precision == "fp32") == (recipe in HALF):
         found.append(
-            f"trained in {run.precision}; mmseg's run most likely in fp32, since mmengine does not read its fp16 setting"
+            f"trained in {run.precision}; the published run was {'in fp16' if recipe in HALF else 'most likely in fp32'}"
         )
     if config.weights is not None:
         from backbones.reading import read_whole

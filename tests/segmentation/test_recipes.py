@@ -55,9 +55,17 @@ def test_what_a_cell_says_of_itself(tmp_path):
     assert said("paper") == said("paper-large", 1024, 24) == ""
     assert "paper was made for a width of 768 and 12 blocks; vit_x has 384 and 12" in said("paper", width=384)
     assert "trained in bf16" in said("paper", precision="bf16") and not said("fast", precision="bf16")
+    assert said("beit") == "trained in fp32; the published run was in fp16" and not said("beit", precision="bf16")
     torch.save({"x": torch.zeros(1)}, tmp_path / "x.pth")
     digest = hashlib.sha256((tmp_path / "x.pth").read_bytes()).hexdigest()
     assert f"began as {tmp_path}/x.pth, sha256 {digest}" in said("paper", weights=str(tmp_path / "x.pth"))
+
+
+def test_each_recipe_but_the_suites_own_says_how_images_are_decoded():
+    """Of the recipes of the paper the record takes `DEVIATIONS`; of others, what is under their names."""
+    silent = {name for name in RECIPES if segmentation.BY_PILLOW not in segmentation.DEVIATIONS_OF.get(name, ())}
+    assert {name for name in silent if not name.startswith("paper")} == set(segmentation.OWN)
+    assert segmentation.BY_PILLOW in segmentation.DEVIATIONS
 
 
 def test_batch_norms_that_are_not_synchronised_are_said(tmp_path, monkeypatch):

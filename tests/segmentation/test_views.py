@@ -175,6 +175,7 @@ def test_predictions_are_in_fp32_after_a_training_in_bf16(settings, make_ade, tm
 
     monkeypatch.setattr(Segmenter, "predict", predict)
     run = Run(tmp_path / "out", precision="bf16")
+    settings = settings.override({"relative_table": True, "layer_scale": 1.0})
     running.evaluate(tiny_source(), open_data(f"ade20k={make_ade()}"), settings, run)
     assert seen and set(seen) == {torch.float32}
 
