@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 from mae_bench.core.config import Config, build
 from mae_bench.core.errors import InputError
 from mae_bench.core.files import write_json
-from mae_bench.job import Busy, log_to_stderr, reporter, work_in
+from mae_bench.job import Busy, log_to_stderr, reporter, warnings_of, work_in
 from mae_bench.measured import make_record
 from mae_bench.watched import Watched
 from results.keeping import check_readable, has_record, write_record
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from tasks.handle import DataHandle
 
 ELAPSED = "elapsed.json"
+ENGINE = "mae_bench.core.engine"
+"""Logger whose warnings a record repeats: they say what the engine had to do otherwise than asked, such as smaller micro-batches."""
 NATIVE = "native_config.py"
 """The cell as a config of the framework it stands on."""
 FEATURES = ".features"
@@ -80,10 +82,14 @@ def measure(folder: Path, key: str = "", *, anew: bool = False) -> None:
     if request.export_native:
         wants_data = "handle" in signature(task.export_native).parameters
         task.export_native(source, config, folder / NATIVE, **({"handle": data} if wants_data else {}))
-    with Clock(folder) as clock, run.reporter.live():
+    with Clock(folder) as clock, run.reporter.live(), warnings_of(ENGINE) as told:
         found = task.evaluate(watched, data, config, run)
         session = clock.session
-    own = (*_skipped(folder), *(task.deviations(request.recipe, config, watched, run) if hasattr(task, "deviations") else ()))
+    own = (
+        *told,
+        *_skipped(folder),
+        *(task.deviations(request.recipe, config, watched, run) if hasattr(task, "deviations") else ()),
+    )
     write_record(folder, make_record(request, task, watched, data, found, (clock.seconds, clock.sessions, session), own))
 
 

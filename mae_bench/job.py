@@ -129,6 +129,25 @@ def log_to_stderr() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
 
 
+@contextmanager
+def warnings_of(name: str) -> Iterator[list[str]]:
+    """Collect the warnings of a logger inside the block, each once."""
+    told: list[str] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            line = one_line(record.getMessage())
+            if line not in told:
+                told.append(line)
+
+    collector = Collector(logging.WARNING)
+    logging.getLogger(name).addHandler(collector)
+    try:
+        yield told
+    finally:
+        logging.getLogger(name).removeHandler(collector)
+
+
 def _outcome(work: Callable[[], None], debug: bool) -> tuple[str, int, str]:
     """State, exit code and one line about how the work ended."""
     try:

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 
 import pytest
 from safetensors import safe_open
@@ -14,6 +15,7 @@ from backbones.save import save_backbone
 from backbones.source import open_source
 from mae_bench import cell as cells
 from mae_bench.cell import Clock, main
+from mae_bench.core import faults
 from mae_bench.core.errors import ConfigError, InputError, Stopped
 from mae_bench.job import BUSY
 from mae_bench.options import Options
@@ -95,6 +97,24 @@ def test_c13_weights_loaded_in_part_are_asked_for_and_are_another_cell(tmp_path,
     assert f"not in the checkpoint and initialised anew: {lost}" in record.deviations
     [same] = plan(tmp_path, images, options=Options(allow_partial=True)).cells
     assert same.request.key == plan(tmp_path, images).cells[0].request.key  # nothing is missing there
+
+
+def test_r10_a_cell_that_ran_out_of_memory_says_how_it_went_on(tmp_path, images, monkeypatch):
+    settings = {"epochs": "1", "warmup_epochs": "0", "batch_size": "8", "image_size": "32"}
+    overrides = {f"finetune.{name}": value for name, value in settings.items()}
+    words = {"tasks": ("finetune:demo",), "overrides": overrides, "room": "tasks.suite"}
+    values = []
+    for fault in ("", "engine.step:oom:1"):
+        monkeypatch.setenv(faults.VARIABLE, fault)
+        monkeypatch.setattr(faults, "_visits", Counter())
+        [one] = plan(tmp_path / (fault or "none").replace(":", "-"), images, **words).cells
+        write_request(one.folder, one.request)
+        assert main([str(one.folder)]) == 0
+        record = record_of(one)
+        assert record is not None
+        values.append((record.metrics["top1"].value, [line for line in record.deviations if "no memory" in line]))
+    assert values[0][1] == [] and values[1][1] == ["no memory for 8 samples at once; going on with 4"]
+    assert values[0][0] == values[1][0]
 
 
 def test_a_record_names_the_deviations_of_its_task_recipe_and_cell(tmp_path, images):

@@ -15,7 +15,7 @@ MODEL = "random:vit_demo_patch8"
 ROOM = "tests.runner.fake_suite"
 
 
-def plan(tmp_path, data, *, models=(MODEL,), tasks=("steady:demo",), overrides=None, seeds=(0,), options=None):
+def plan(tmp_path, data, *, models=(MODEL,), tasks=("steady:demo",), overrides=None, seeds=(0,), options=None, room=ROOM):
     return make_plan(
         models,
         tasks,
@@ -24,7 +24,7 @@ def plan(tmp_path, data, *, models=(MODEL,), tasks=("steady:demo",), overrides=N
         overrides=overrides or {},
         seeds=seeds,
         options=options or Options(),
-        room=ROOM,
+        room=room,
     )
 
 
