@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 ELAPSED = "elapsed.json"
 ENGINE = "mae_bench.core.engine"
-"""Logger whose warnings a record repeats: they say what the engine had to do otherwise than asked, such as smaller micro-batches."""
+"""Logger whose warnings a record repeats: what the engine did otherwise than asked, such as smaller micro-batches."""
 NATIVE = "native_config.py"
 """The cell as a config of the framework it stands on."""
 FEATURES = ".features"
