@@ -13,7 +13,7 @@ from typer.exceptions import TyperException
 
 from mae_bench import __version__
 from mae_bench.cli_ckpt import ckpt_app
-from mae_bench.cli_pretrain import ablate, visualize
+from mae_bench.cli_pretrain import ablate, pretrain, visualize
 from mae_bench.cli_results import compare, reference, report, table
 from mae_bench.cli_tools import HELP, data_app, doctor, setup_app, show_app
 from mae_bench.cli_words import (
@@ -31,7 +31,7 @@ from mae_bench.cli_words import (
     Threads,
     Workers,
 )
-from mae_bench.core.errors import ConfigError, EnvironmentFault, MaeBenchError
+from mae_bench.core.errors import ConfigError, MaeBenchError
 from mae_bench.job import stop_at_once
 
 app = typer.Typer(
@@ -50,6 +50,7 @@ for _name, _call in (
     ("report", report),
     ("table", table),
     ("reference", reference),
+    ("pretrain", pretrain),
     ("ablate", ablate),
     ("visualize", visualize),
 ):
@@ -75,33 +76,6 @@ def demo(
     overrides = parse_assignments(settings or [])
     options = make_options(device=device, precision=precision, threads=threads, jobs=jobs, debug=debug)
     return run_demo(out, scale=scale, overrides=overrides, options=options, console=Console())
-
-
-@app.command()
-def pretrain(
-    objective: Annotated[str, typer.Argument(help="See `ls objectives`.")],
-    arch: Annotated[str, typer.Option(help="Architecture; see `ls models`.")],
-    data: Annotated[str, typer.Option("-d", "--data", metavar="folder=PATH", help="Images to learn from.")],
-    out: Out,
-    settings: Settings = None,
-    recipe: Annotated[str, typer.Option(help="Named settings; see `ls recipes`.")] = "paper",
-    seed: Annotated[int, typer.Option(help="Of all randomness.")] = 0,
-    device: Device = None,
-    precision: Precision = None,
-    threads: Threads = None,
-    workers: Workers = None,
-    debug: Debug = False,
-) -> int:
-    """Train a backbone by itself; OUT/model.safetensors goes into `run -m` as it is."""
-    from mae_bench.job import BUSY, log_to_stderr, started_as_job, work_in
-    from mae_bench.start import pretrain_in
-
-    if started_as_job():
-        log_to_stderr()
-    words = {"device": device, "precision": precision, "threads": threads, "workers": workers}
-    work = pretrain_in(objective, arch, data, out, settings or [], recipe=recipe, seed=seed, **words)
-    code = work_in(out, work, debug=debug)
-    return EnvironmentFault.exit_code if code == BUSY and not started_as_job() else code
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Commands about masked autoencoders: their ablations and their pictures."""
+"""Commands that pretrain: a backbone, the rows of an ablation; and the pictures of masked autoencoders."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +6,63 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from mae_bench.cli_words import Debug, Device, Jobs, Out, Precision, Settings, Threads, Workers
+from mae_bench.cli_words import ADVANCED, Debug, Device, Jobs, Out, Precision, Settings, Threads, Workers
+
+
+def pretrain(
+    objective: Annotated[str, typer.Argument(help="See `ls objectives`.")],
+    arch: Annotated[str, typer.Option(help="Architecture; see `ls models`.")],
+    data: Annotated[str, typer.Option("-d", "--data", metavar="folder=PATH", help="Images to learn from.")],
+    out: Out,
+    settings: Settings = None,
+    recipe: Annotated[str, typer.Option(help="Named settings; see `ls recipes`.")] = "paper",
+    seed: Annotated[int, typer.Option(help="Of all randomness.")] = 0,
+    stop_after: Annotated[
+        str | None, typer.Option(metavar="23h50m", help="Save and stop then; the same command goes on.")
+    ] = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write OUT/tensorboard too.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show size, memory and cost; write nothing.")] = False,
+    devices: Annotated[int | None, typer.Option(min=1, help="Of the cost shown; this many processes.")] = None,
+    throughput: Annotated[float | None, typer.Option(min=1e-6, help="Images a second of one device; else measured.")] = None,
+    sharded: Annotated[
+        bool, typer.Option("--sharded", help="Cut weights over the processes of torchrun.", rich_help_panel=ADVANCED)
+    ] = False,
+    device: Device = None,
+    precision: Precision = None,
+    threads: Threads = None,
+    workers: Workers = None,
+    debug: Debug = False,
+) -> int:
+    """Train a backbone by itself; OUT/model.safetensors goes into `run -m` as it is."""
+    from mae_bench.core.errors import ConfigError, EnvironmentFault
+    from mae_bench.job import BUSY, log_to_stderr, started_as_job, work_in
+    from mae_bench.start_pretrain import Wanted, pretrain_in, show_cost
+
+    if not dry_run and (devices or throughput):
+        raise ConfigError("--devices and --throughput say what is estimated; give --dry-run too, or leave them out")
+    if started_as_job():
+        log_to_stderr()
+    wanted = Wanted(
+        objective=objective,
+        arch=arch,
+        data=data,
+        out=out,
+        words=settings or [],
+        recipe=recipe,
+        seed=seed,
+        device=device,
+        precision=precision,
+        threads=threads,
+        workers=workers,
+        sharded=sharded,
+        tensorboard=tensorboard,
+        stop_after=stop_after,
+    )
+    if dry_run:
+        show_cost(wanted, Console(), devices=devices or 1, throughput=throughput)
+        return 0
+    code = work_in(out, pretrain_in(wanted), debug=debug)
+    return EnvironmentFault.exit_code if code == BUSY and not started_as_job() else code
 
 
 def ablate(

@@ -14,11 +14,13 @@ from backbones.save import save_backbone
 from backbones.source import open_source
 from mae_bench.core import find, processes
 from mae_bench.core.batches import Order
+from mae_bench.core.board import check_board
 from mae_bench.core.config import nearest
 from mae_bench.core.engine import Training, train
 from mae_bench.core.errors import ConfigError
 from mae_bench.core.files import write_json, write_text
 from mae_bench.core.optim import OptimConfig, scaled_lr
+from mae_bench.core.parallel import check_machine
 from mae_bench.core.run import Run
 from mae_bench.core.schedule import ScheduleConfig
 from mae_bench.core.seeding import derive
@@ -36,7 +38,7 @@ from mae_bench.pretrain_record import (
     refuse_other,
     resolved,
 )
-from tasks.data.folder import ImageFolderSplit
+from tasks.data import LabelledSplit
 from tasks.handle import DataHandle
 
 ROOM = "mae_bench.objectives"
@@ -78,17 +80,19 @@ def pretrain(
     weights = run.out / WEIGHTS
     if finished(run.out, facts):
         return weights
-    model = _build(module, arch, data, config, run)
+    model = build_model(module, arch, data, config, run)
+    if run.sharded:
+        _check_shardable(model)
     if processes.is_main():
         write_text(run.out / SETTINGS, yaml.safe_dump(resolved(facts, config, data), sort_keys=False))
         log_line(run, f"{objective}:{recipe} of {arch} on {data.root}, seed {run.seed}, {config.epochs} epochs on {run.device}")
     if hasattr(module, "prepare"):
-        split, size = cast(ImageFolderSplit, data.split("train")), _backbone(model).spec.image_size
+        split, size = cast(LabelledSplit, data.split("train")), _backbone(model).spec.image_size
         module.prepare(model, lambda: held_out(split, LOOKED_AT, size))
     training = _training(module, model, config, data, facts, run)
     trained = train(training, run)
     if processes.is_main():
-        _keep(module, trained.average or model, data, run, record=lambda: record_of(trained, training, facts, run))
+        _keep(module, trained.average or trained.model, data, run, record=lambda: record_of(trained, training, facts, run))
     return weights
 
 
@@ -98,7 +102,7 @@ def _keep(module: ModuleType, model: nn.Module, data: DataHandle, run: Run, reco
     method = module.__name__.rpartition(".")[2]
     save_backbone(run.out / WEIGHTS, backbone, method=method, pretrain_data=f"{data.name}:{data.fingerprint[:12]}")
     if hasattr(module, "pictures"):
-        module.pictures(model, held_out(cast(ImageFolderSplit, data.split("val")), PICTURES, backbone.spec.image_size), run.out)
+        module.pictures(model, held_out(cast(LabelledSplit, data.split("val")), PICTURES, backbone.spec.image_size), run.out)
     written = record()
     write_json(run.out / RECORD, written)
     log_line(
@@ -118,6 +122,9 @@ def _resolve(
 ) -> tuple[ModuleType, PretrainConfig, dict[str, Any]]:
     """The objective, its settings and all that shapes the weights, checked before anything is written."""
     module = find.load(ROOM, objective, what="objective")
+    check_machine(run)
+    if run.tensorboard:
+        check_board()
     config = settings(module, objective, recipe, overrides)
     open_source(f"random:{arch}")
     facts = facts_of(objective, recipe, arch, data, config, run)
@@ -136,11 +143,11 @@ def settings(module: ModuleType, objective: str, recipe: str, overrides: Mapping
     return module.RECIPES[recipe].override(overrides, where=objective)
 
 
-def _build(module: ModuleType, arch: str, data: DataHandle, config: PretrainConfig, run: Run) -> nn.Module:
+def build_model(module: ModuleType, arch: str, data: DataHandle, config: PretrainConfig, run: Run) -> nn.Module:
     """The objective's module around a fresh backbone, drawn from the run's seed; the global generator is left as it was."""
     size = None if config.image_size is None else (config.image_size, config.image_size)
     try:
-        options = DenseOptions(image_size=size, drop_path=config.drop_path)
+        options = DenseOptions(image_size=size, drop_path=config.drop_path, checkpointing=config.checkpointing)
         backbone = open_source(f"random:{arch}").build(options, seed=run.seed)
     except ValueError as error:
         raise ConfigError(f"{arch}: {error}") from error
@@ -149,10 +156,21 @@ def _build(module: ModuleType, arch: str, data: DataHandle, config: PretrainConf
         return module.build(backbone, config, len(data.classes))
 
 
+def _check_shardable(model: nn.Module) -> None:
+    """See that weights may be cut over processes: every block is called whole, and nothing else follows them."""
+    backbone = _backbone(model)
+    if hasattr(model, "before_step"):
+        raise ConfigError("--sharded with an objective that has a teacher is not supported; leave it out")
+    if getattr(backbone, "arch", None) is not None and getattr(cast(Any, backbone).arch, "on_grid", False):
+        raise ConfigError(
+            f"--sharded needs plain blocks, and {backbone.spec.name} has windows or relative positions; leave it out"
+        )
+
+
 def _training(
     module: ModuleType, model: nn.Module, config: PretrainConfig, data: DataHandle, facts: Mapping[str, Any], run: Run
 ) -> Training:
-    split = cast(ImageFolderSplit, data.split("train"))
+    split = cast(LabelledSplit, data.split("train"))
     images = load_images(split, module.sample(config, _backbone(model).spec), config.cache)
     per_epoch = Order(len(images), config.batch_size, run.seed).steps_per_epoch
     steps = int(config.epochs * per_epoch)

@@ -1,6 +1,5 @@
-"""From words of the command line to calls: a run, a pretraining, a recipe's text."""
+"""From words of the command line to calls: a run, a recipe's text."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,65 +73,6 @@ def _plan(asked: Asked, out: Path, options: "Options") -> "tuple[Plan, Limits]":
         raise ConfigError(f"{what} beside {files[0]}: a grid file says all of it; leave one of them out")
     grid = read_grid(Path(files[0]))
     return plan_of(grid.models, grid.wanted(), grid.data, out, options=options), grid.limits
-
-
-def pretrain_in(
-    objective: str,
-    arch: str,
-    data: str,
-    out: Path,
-    words: list[str],
-    *,
-    recipe: str,
-    seed: int,
-    device: str | None,
-    precision: str | None,
-    threads: int | None,
-    workers: int | None,
-) -> Callable[[], None]:
-    """The work of the `pretrain` command; words such as `epochs=3` and `mae.epochs=3` mean the same.
-
-    All that can be refused is refused here, before anything is written.
-
-    Raises:
-        MaeBenchError: a word that is no setting, or anything else that `pretrain` refuses.
-    """
-    overrides = {}
-    for key, value in parse_assignments(words).items():
-        head, dot, rest = key.partition(".")
-        name = rest if dot and head == objective else key
-        if name in overrides:
-            raise ConfigError(f"{name} is given twice ({overrides[name]!r} and {value!r}); keep one")
-        overrides[name] = value
-    if objective not in find.names(OBJECTIVES):
-        raise ConfigError(f"unknown objective {objective!r}; {nearest(objective, find.names(OBJECTIVES))}")
-    import torch
-
-    from mae_bench import pretrain
-    from mae_bench.core.run import Run
-    from mae_bench.job import reporter
-    from mae_bench.options import make_options
-    from tasks.handle import open_data
-
-    options = make_options(device=device, precision=precision, threads=threads, workers=workers, jobs=1)
-    handle = open_data(data)
-    run = Run(
-        out=out,
-        seed=seed,
-        device=options.device,
-        precision=options.precision,
-        threads=options.threads,
-        workers=options.workers,
-        reporter=reporter(out),
-    )
-    pretrain.is_finished(objective, arch, handle, overrides, run, recipe=recipe)
-
-    def work() -> None:
-        torch.set_num_threads(options.threads)
-        with run.reporter.live():
-            pretrain.pretrain(objective, arch, handle, overrides, run, recipe=recipe)
-
-    return work
 
 
 def recipe_text(name: str) -> str:

@@ -1,4 +1,7 @@
-"""One process of a pretraining, alone or of several that torchrun starts: objective, images, output, `key=value` words."""
+"""One process of a pretraining, alone or of several that torchrun starts: objective, images, output, `key=value` words.
+
+`--sharded` among the words cuts the weights over the processes, `--often` saves at every step.
+"""
 
 import sys
 from pathlib import Path
@@ -12,5 +15,6 @@ from tasks.handle import open_data
 if __name__ == "__main__":
     torch.set_num_threads(1)
     objective, images, out, *words = sys.argv[1:]
-    overrides = dict(word.split("=", 1) for word in words)
-    pretrain(objective, "vit_demo_patch8", open_data(f"folder={images}"), overrides, Run(Path(out)), recipe="demo")
+    overrides = dict(word.split("=", 1) for word in words if "=" in word)
+    run = Run(Path(out), sharded="--sharded" in words, save_seconds=0.0 if "--often" in words else 60.0)
+    pretrain(objective, "vit_demo_patch8", open_data(f"folder={images}"), overrides, run, recipe="demo")
