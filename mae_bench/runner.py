@@ -23,7 +23,7 @@ from results.formats import show_table, to_markdown
 from results.index import write_index
 from results.record import Record, read_record
 from results.store import Order, stored_cells, write_order
-from results.table import build_table
+from results.table import HEADLINE, build_table
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,8 @@ def summary(folder: Path) -> str:
     record = read_record(folder / records.FILE, lambda line: None)
     if record is None:
         return ""
-    return "  ".join(f"{name} {score.value:.2f}" for name, score in record.metrics.items())
+    shown = [name for name in record.metrics if name in HEADLINE] or list(record.metrics)
+    return "  ".join(f"{name} {record.metrics[name].value:.2f}" for name in shown)
 
 
 def describe(options: Options, cells: Sequence[Cell] = ()) -> str:
