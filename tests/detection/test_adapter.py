@@ -16,6 +16,7 @@ from backbones.adapters.to_detectron2 import dense_options, feature_pyramid, ope
 from backbones.adapters.to_detectron2_fpn import group_pyramid
 from backbones.adapters.to_detectron2_maps import FEATURE, LastMap, freeze_unused
 from backbones.layers import layer_ids
+from backbones.source import open_source
 from mae_bench.core.errors import ConfigError
 
 pytestmark = [
@@ -64,6 +65,13 @@ def test_patch_14_is_refused_by_name_and_taken_when_resampled(backbone):
     assert (net.spec.patch_size, net.arch.grid, net.options.global_layers) == (16, (4, 4), (0, 1, 2, 3))
     pyramid = feature_pyramid(net, out_channels=8)
     assert pyramid(torch.randn(1, 3, 96, 64))["p4"].shape == (1, 8, 6, 4)
+
+
+def test_the_ledger_says_that_patches_were_resampled():
+    source = open_source("random:vit_huge_patch14")
+    ledger = source.ledger_for(dense_options(source.spec, (1024, 1024), window=14, rel_pos=True))
+    assert "patch projection resampled from 14 to 16 pixels, bicubic (arXiv 2203.16527)" in ledger.notes
+    assert "patch_embed.proj.weight" in ledger.resized and "blocks.7.attn.rel_pos_h" in ledger.new
 
 
 def test_group_norm_that_does_not_fit_is_refused(backbone):
