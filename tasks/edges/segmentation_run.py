@@ -44,7 +44,7 @@ def evaluate(source: Source, data: DataHandle, config: Config, run: Run) -> dict
     classes = data.classes
     if len(classes) < 2:
         raise InputError(f"{data.root}: segmentation needs at least two classes, and there is {len(classes)}")
-    _check_batch(config, run)
+    _check_processes(config, run)
     side = crop_side(config, source.spec)
     backbone = build_backbone(source, config, seed=run.seed)
     weights = class_weights(data.split("train"), config.class_balance)
@@ -59,8 +59,10 @@ def evaluate(source: Source, data: DataHandle, config: Config, run: Run) -> dict
     return _measure(model, TestViews(data.split("val"), *test_views(config, side)), run)
 
 
-def _check_batch(config: Config, run: Run) -> None:
-    """Batch norm of each process needs two images, where it is not synchronised."""
+def _check_processes(config: Config, run: Run) -> None:
+    """All processes predict, so each needs the whole network; batch norms need two images where they are not synchronised."""
+    if run.sharded:
+        raise ConfigError("segmentation: --sharded is not supported; leave it out")
     share = config.batch_size / _processes()
     if share < 2 and not _several_accelerators(run):
         raise ConfigError(
@@ -85,6 +87,7 @@ def training(model: Segmenter, samples: SegmentationData, config: Config, *, key
         no_decay=no_decay_1d if config.exempt == "1d" else positions_only,
         key=key,
         title="training segmentation",
+        split_unit=0,  # batch norm
         drop_last=False,  # mmseg's InfiniteSampler runs on from one epoch into the next
     )
 

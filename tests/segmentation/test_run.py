@@ -13,7 +13,7 @@ from PIL import Image
 
 from backbones.contract import BackboneSpec
 from mae_bench.core import metrics
-from mae_bench.core.errors import EnvironmentFault, InputError
+from mae_bench.core.errors import ConfigError, EnvironmentFault, InputError
 from mae_bench.core.run import Run
 from tasks.handle import open_data
 from tasks.suite import segmentation
@@ -177,6 +177,23 @@ class TestCells:
         root = make_ade({"training": ones, "validation": ones}, classes=("all",))
         with pytest.raises(InputError, match="needs at least two classes"):
             self.run(root, settings, tmp_path / "out")
+
+    def test_processes_that_cannot_train_are_refused(self, make_ade, settings, tmp_path, monkeypatch):
+        from dataclasses import replace
+
+        from tasks.edges import segmentation_run
+
+        handle, run = open_data(f"ade20k={make_ade()}"), Run(tmp_path / "out")
+        with pytest.raises(ConfigError, match="--sharded is not supported"):
+            segmentation.evaluate(tiny_source(), handle, settings, replace(run, sharded=True))
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        with pytest.raises(ConfigError, match=r"batch_size=3 is 1\.5 images for each of 2 processes.*at least 4"):
+            segmentation.evaluate(tiny_source(), handle, settings.override({"batch_size": 3}), run)
+        monkeypatch.delenv("WORLD_SIZE")
+        seen = []
+        monkeypatch.setattr(segmentation_run, "train", lambda training, _: seen.append(training.split_unit))
+        segmentation.evaluate(tiny_source(), handle, settings, run)
+        assert seen == [0], "a batch that is too large is an error with advice: halved, its batch norms would differ"
 
     def test_a_finished_training_is_only_measured_again(self, make_ade, settings, tmp_path):
         root, out = make_ade(), tmp_path / "out"
