@@ -38,6 +38,7 @@ from mae_bench.pretrain_record import (
     refuse_other,
     resolved,
 )
+from mae_bench.probe import online_probe
 from tasks.data import LabelledSplit
 from tasks.handle import DataHandle
 
@@ -171,9 +172,14 @@ def _training(
     module: ModuleType, model: nn.Module, config: PretrainConfig, data: DataHandle, facts: Mapping[str, Any], run: Run
 ) -> Training:
     split = cast(LabelledSplit, data.split("train"))
-    images = load_images(split, module.sample(config, _backbone(model).spec), config.cache)
+    spec = _backbone(model).spec
+    images = load_images(split, module.sample(config, spec), config.cache, reduced=config.reduced_decode)
     per_epoch = Order(len(images), config.batch_size, run.seed).steps_per_epoch
     steps = int(config.epochs * per_epoch)
+    probe = None
+    if config.probe_every:
+        recipe = facts["recipe"]
+        probe = online_probe(data, spec, run, recipe=recipe, epochs=config.probe_every, steps_per_epoch=per_epoch)
     follows = hasattr(model, "before_step")
     return Training(
         model=model,
@@ -194,6 +200,7 @@ def _training(
         key=key_of(facts),
         title=f"{facts['objective']} {facts['arch']}",
         before_step=(lambda step: cast(Any, model).before_step(step, steps)) if follows else None,
+        after_step=probe,
         split_unit=_split_unit(module, config),
         average_decay=config.average_decay,
         compile=config.compile,
