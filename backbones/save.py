@@ -18,7 +18,7 @@ def save_backbone(path: Path, backbone: Backbone, *, method: str, pretrain_data:
 
     Args:
         path: a `.safetensors` file, replaced atomically.
-        backbone: built without dense options, but for the image size and drop path.
+        backbone: built without dense options, but for the image size, drop path and checkpointing.
         method: how it was pretrained, such as `mae`.
         pretrain_data: on what.
 
@@ -27,7 +27,7 @@ def save_backbone(path: Path, backbone: Backbone, *, method: str, pretrain_data:
     """
     if not isinstance(backbone, TimmViT | TimmEva):
         raise ValueError(f"saving knows TimmViT and TimmEva, not {type(backbone).__name__}")
-    if replace(backbone.options, image_size=None, drop_path=0.0) != DenseOptions():
+    if replace(backbone.options, image_size=None, drop_path=0.0, checkpointing=False) != DenseOptions():
         raise ValueError("a backbone built for a dense task is saved with its detector or segmentor")
     spec = replace(backbone.spec, method=method, pretrain_data=pretrain_data)
     name, zoo = ("vit", vit) if isinstance(backbone, TimmViT) else ("eva", eva)
