@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from mae_bench.objectives._recipes import CONTRASTIVE, SMALL_VIEWS
 from mae_bench.objectives._settings import PairConfig
 
 if TYPE_CHECKING:
@@ -26,25 +27,10 @@ class Config(PairConfig):
 RECIPES = {
     # The paper trains ResNets. Heads, views, loss and momentum are BYOL's; the training is that of MoCo v3 for ViTs (arXiv
     # 2104.02057, sections 4 to 6), whose authors trained BYOL too (its table 4), with rates they searched and do not list.
-    "paper": Config(
-        epochs=300,
-        batch_size=4096,
-        base_lr=1.5e-4,
-        warmup_epochs=40,
-        weight_decay=0.1,
-        freeze_patch_projection=True,
-    ),
-    # About two minutes of one CPU core for vit_demo_patch8 on the embedded images.
+    "paper": Config(**CONTRASTIVE, freeze_patch_projection=True),
     "demo": Config(
-        epochs=6,
-        batch_size=64,
+        **SMALL_VIEWS,
         base_lr=2e-3,
-        warmup_epochs=1,
-        betas=(0.9, 0.95),
-        weight_decay=0.05,
-        crop_scale=(0.5, 1.0),
-        flip=0.0,  # digits are not mirror-symmetric
-        pool="mean",
         momentum=0.99,
         hidden_dim=384,
         output_dim=128,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from mae_bench.core.values import CropScale
+from mae_bench.objectives._recipes import SMALL_VIEWS
 from mae_bench.objectives._settings import PretrainConfig
 
 if TYPE_CHECKING:
@@ -69,18 +70,10 @@ RECIPES = {
         local_crops=10,
         drop_path=0.1,
     ),
-    # About two minutes of one CPU core for vit_demo_patch8 on the embedded images.
     "demo": Config(
-        epochs=6,
-        batch_size=64,
+        **SMALL_VIEWS,
         base_lr=4e-3,
-        warmup_epochs=1,
-        betas=(0.9, 0.95),
-        weight_decay=0.05,
         clip_grad=3.0,
-        crop_scale=(0.5, 1.0),
-        flip=0.0,  # digits are not mirror-symmetric
-        pool="mean",
         momentum=0.99,
         prototypes=512,
         hidden_dim=256,

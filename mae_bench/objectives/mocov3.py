@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from mae_bench.objectives._recipes import CONTRASTIVE, SMALL_VIEWS
 from mae_bench.objectives._settings import PairConfig
 
 if TYPE_CHECKING:
@@ -31,23 +32,8 @@ class Config(PairConfig):
 
 RECIPES = {
     # arXiv 2104.02057, section 5, at the 300 epochs of its table 4.
-    "paper": Config(epochs=300, batch_size=4096, base_lr=1.5e-4, warmup_epochs=40, weight_decay=0.1),
-    # About two minutes of one CPU core for vit_demo_patch8 on the embedded images.
-    "demo": Config(
-        epochs=6,
-        batch_size=64,
-        base_lr=4e-3,
-        warmup_epochs=1,
-        betas=(0.9, 0.95),
-        weight_decay=0.05,
-        crop_scale=(0.5, 1.0),
-        flip=0.0,  # digits are not mirror-symmetric
-        pool="mean",
-        hidden_dim=384,
-        output_dim=128,
-        blur=(0.0, 0.0),
-        solarize=(0.0, 0.0),
-    ),
+    "paper": Config(**CONTRASTIVE),
+    "demo": Config(**SMALL_VIEWS, base_lr=4e-3, hidden_dim=384, output_dim=128, blur=(0.0, 0.0), solarize=(0.0, 0.0)),
 }
 
 

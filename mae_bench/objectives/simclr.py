@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from mae_bench.objectives._recipes import CONTRASTIVE, SMALL_VIEWS
 from mae_bench.objectives._settings import PretrainConfig
 
 if TYPE_CHECKING:
@@ -38,30 +39,8 @@ class Config(PretrainConfig):
 RECIPES = {
     # No paper gives all values of SimCLR for a ViT. Loss, head and views are SimCLR's (arXiv 2002.05709); the training is that of
     # MoCo v3 (arXiv 2104.02057, sections 4 to 6), whose authors trained SimCLR too, with rates they searched and do not list.
-    "paper": Config(
-        epochs=300,
-        batch_size=4096,
-        base_lr=1.5e-4,
-        warmup_epochs=40,
-        weight_decay=0.1,
-        freeze_patch_projection=True,
-    ),
-    # About two minutes of one CPU core for vit_demo_patch8 on the embedded images; values found on them.
-    "demo": Config(
-        epochs=6,
-        batch_size=64,
-        base_lr=4e-3,
-        warmup_epochs=1,
-        betas=(0.9, 0.95),
-        weight_decay=0.05,
-        crop_scale=(0.5, 1.0),
-        flip=0.0,  # digits are not mirror-symmetric
-        pool="mean",
-        temperature=0.2,
-        hidden_dim=384,
-        colour=0.5,
-        blur=0.0,
-    ),
+    "paper": Config(**CONTRASTIVE, freeze_patch_projection=True),
+    "demo": Config(**SMALL_VIEWS, base_lr=4e-3, temperature=0.2, hidden_dim=384, colour=0.5, blur=0.0),  # found on them
 }
 
 
