@@ -13,7 +13,7 @@ OURS := $(VENV)/.mae-bench-made
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test check clean
+.PHONY: help env demo test check docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-14s%s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ check: $(READY) ## format, lint, types and the quick tests
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(PYTEST) -m "not slow"
+
+docs: $(READY) ## the documentation as a site, into build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean: ## remove what demo, test, check and builds leave; the environment stays
 	rm -rf demo build dist .pytest_cache .ruff_cache .hypothesis *.egg-info

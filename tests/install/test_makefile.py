@@ -109,5 +109,6 @@ def test_help_is_the_default(workshop: Workshop) -> None:
         "demo",
         "test",
         "check",
+        "docs",
         "clean",
     ]
