@@ -46,13 +46,19 @@ def train(training: Training, run: Run) -> Trained:
         InputError: the data set is smaller than one batch.
         ConfigError: the saved state is of a training with other settings, or of a number of processes that shapes the loss.
         Diverged: the loss or a weight is no longer finite.
-        EnvironmentFault: memory runs out and micro-batches cannot be halved.
+        EnvironmentFault: memory runs out and micro-batches cannot be halved, or a data loading process dies.
         Stopped: a signal came or the time of the run is over; the state is saved.
     """
     session = _Session(training, run)
     with stop_on_signal(run.deadline) as request:
         session.resume()
-        session.go_on(request)
+        try:
+            session.go_on(request)
+        except RuntimeError as error:  # raised by torch's handler of SIGCHLD, wherever this process is
+            if "DataLoader worker" not in str(error):
+                raise
+            why = "memory ran out, or a decoder crashed; lower --workers, and 0 of them shows the image"
+            raise EnvironmentFault(f"{training.title}: a data loading process died: {why}") from error
     return session.finish()
 
 

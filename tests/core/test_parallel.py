@@ -40,6 +40,28 @@ class Stopping(Noisy):
         return super().__getitem__(index)
 
 
+class Killing(Noisy):
+    """Samples of which the 10th of a data worker kills it, as a decoder that crashes does."""
+
+    made = 0
+
+    def __getitem__(self, index):
+        self.made += 1
+        if self.made == 10:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(index)
+
+
+def test_R09_a_data_worker_that_dies_is_one_line(tmp_path):
+    expected, _ = unbroken(tmp_path / "whole")
+    run = Run(tmp_path / "cut", workers=1, save_seconds=0.0)
+    with pytest.raises(EnvironmentFault, match="noisy: a data loading process died: memory ran out, or a decoder crashed"):
+        train(training(dataset=Killing()), run)
+    job = training()
+    train(job, run)
+    assert torch.equal(weights(job.model), expected)
+
+
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT])
 def test_R03_R04_one_signal_saves_and_stops(tmp_path, number):
     expected, whole = unbroken(tmp_path / "whole")
