@@ -1,18 +1,20 @@
 """What pretraining is fed: the exact pixels by every way of decoding, crops at reduced scale, the wait for data in the log."""
 
 import io
+import tarfile
 import time
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torchvision.transforms import v2
 
 from backbones.source import open_source
-from mae_bench.core import metrics
+from mae_bench.core import faults, metrics
 from mae_bench.core.batches import Seeded
-from mae_bench.core.errors import ConfigError, InputError
+from mae_bench.core.errors import ConfigError, InputError, Stopped
 from mae_bench.core.run import Run
 from mae_bench.core.waiting import STEPS_OF_A_GROUP, Waiting
 from mae_bench.objectives import mae
@@ -23,6 +25,7 @@ from tasks import encoded
 from tasks.encoded import Encoded
 from tasks.handle import open_data
 from tasks.images import decode_rgb
+from tasks.suite import knn
 
 SMALL = {"epochs": "2", "batch_size": "8", "warmup_epochs": "1", "image_size": "32", "decoder_dim": "16"}
 
@@ -244,3 +247,33 @@ def test_waiting_counts_the_wait_alone_and_once_a_group(monkeypatch):
     numbers = waiting.numbers()
     assert numbers == {"log/waiting": 0.25, "log/images_per_second": 2.0, "log/step_images_per_second": 2.67}
     assert waiting.share == 0.25 and waiting.numbers() == {}
+
+
+def test_shards_train_the_same_weights_as_the_folder_they_were_made_of(data, tmp_path, monkeypatch):
+    """Resumed after a signal, by two workers: random access is what makes it exact. And kNN reads them as well."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for which in ("train", "val"):
+        split = data.split(which)
+        for shard in range(2):
+            with tarfile.open(tmp_path / f"{which}-{shard:06d}.tar", "w") as tar:
+                half = len(split) // 2
+                for index in range(shard * half, (shard + 1) * half):
+                    label = str(split.labels[index]).encode()
+                    for ending, content in (("jpg", split.paths[index].read_bytes()), ("cls", label)):
+                        info = tarfile.TarInfo(f"{index:04d}.{ending}")
+                        info.size = len(content)
+                        tar.addfile(info, io.BytesIO(content))
+    shards = open_data(f"shards={tmp_path}")
+    settings = {**SMALL, "cache": "never"}
+    pretrain("mae", "vit_demo_patch8", data, settings, Run(tmp_path / "folder"), recipe="demo")
+    monkeypatch.setenv(faults.VARIABLE, "engine.step:term:2")
+    faults._visits.clear()
+    run = Run(tmp_path / "shards", workers=2, save_seconds=0.0)
+    with pytest.raises(Stopped):
+        pretrain("mae", "vit_demo_patch8", shards, settings, run, recipe="demo")
+    monkeypatch.delenv(faults.VARIABLE)
+    pretrain("mae", "vit_demo_patch8", shards, settings, run, recipe="demo")
+    ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("shards", "folder"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours | theirs)
+    source, config = open_source(str(tmp_path / "folder")), knn.RECIPES["demo"].model_copy(update={"k": 3})
+    assert knn.evaluate(source, shards, config, Run(tmp_path / "a")) == knn.evaluate(source, data, config, Run(tmp_path / "b"))
