@@ -86,6 +86,11 @@ def _follow(where: object, content: dict[Any, Any], ckpt_key: str) -> tuple[Path
             break
         path, rest, here = (*path, key), rest[len(key) + 1 :], inner[key]
     names = list(_tensors(here))
+    if not path and not any(wrapping.begins(name, rest) for name in names):
+        # Names of tensors may be given without the keys that lead to them, where these are no choice.
+        for outer in _paths(content):
+            if any(wrapping.begins(name, rest) for name in _tensors(_at(content, outer))):
+                return outer, rest
     if not names:
         paths = [".".join(path) for path in _paths(content) if path and _tensors(_at(content, path))]
         hint = nearest(ckpt_key, paths) if paths else "it has no named tensors"

@@ -7,7 +7,6 @@ end in `#key=value&key=value` (`fragment.py`): which network of the file is mean
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,17 +14,16 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from backbones import fragment, loading, reading, released, trusted
+from backbones import fragment, loading, reading, released, told_by, trusted
 from backbones.asked import FORMS, Asked, default_name, parse
 from backbones.contract import Backbone, BackboneSpec, DenseOptions
 from backbones.families import Converted, identify
-from backbones.fragment import Fragment
 from backbones.ledger import Ledger
 from backbones.reading import RawCheckpoint
 from backbones.relative import TABLE
 from backbones.zoo import Zoo
 from mae_bench.core import find
-from mae_bench.core.config import Config, build, nearest
+from mae_bench.core.config import Config, nearest
 from mae_bench.core.errors import ConfigError, InputError
 
 ZOO = "backbones.zoo"
@@ -249,9 +247,9 @@ def _read(asked: Asked, path: Path) -> RawCheckpoint:
 
 def _opened(asked: Asked, name: str, raw: RawCheckpoint, facts: Callable[[Converted], Converted] | None = None) -> Source:
     told, family = asked.told, identify(raw)
-    converted = (facts or _beside(raw))(family.convert(raw))
-    converted = _as_told(converted, told, asked.text)
+    converted = (facts or told_by.beside(raw))(family.convert(raw))
     zoo = _zoo(converted.zoo)
+    converted = told_by.user(converted, zoo, told, asked.text)
     weights, ledger = loading.check(raw, converted, zoo, allow_partial=asked.allow_partial)
     ledger = replace(ledger, notes=(*ledger.notes, *told.notes()))
     name = asked.name or default_name(f"{name}-{told.ckpt_key}" if told.ckpt_key else name)
@@ -259,40 +257,6 @@ def _opened(asked: Asked, name: str, raw: RawCheckpoint, facts: Callable[[Conver
     changes = {**told.changes(), **partial}
     text = json.dumps(changes, sort_keys=True) if changes else ""
     return Source(name, asked.text, converted.spec, ledger, converted.arch, family.NAME, zoo, weights, raw, text)
-
-
-def _beside(raw: RawCheckpoint) -> Callable[[Converted], Converted]:
-    """What a config.json of timm's beside the file says; transformers' is read by its families."""
-    from backbones import timm_config
-
-    if not timm_config.is_timms(raw):
-        return lambda converted: converted
-    return lambda converted: timm_config.with_config(raw, converted)
-
-
-def _as_told(converted: Converted, told: Fragment, text: str) -> Converted:
-    """Replace what a file leaves to guess by what the user says."""
-    facts = told.given(*fragment.ARCH)
-    arch = build(type(converted.arch), {**converted.arch.model_dump(), **facts}, where=text)
-    spec = _zoo(converted.zoo).spec_of(
-        arch,
-        mean=told.mean or converted.spec.mean,
-        std=told.std or converted.spec.std,
-        method=converted.spec.method,
-        pretrain_data=converted.spec.pretrain_data,
-    )
-    if told.image_size and told.image_size != spec.image_size:
-        height, width = spec.image_size
-        raise InputError(f"{text}: the position embeddings of the file are for {height}x{width} pixels; leave image_size out")
-    if not told.changes():
-        return converted
-    known = [pattern for names, pattern in ASSUMED.items() if len(told.given(*names)) == len(names)]
-    notes = tuple(note for note in converted.notes if not any(re.search(pattern, note) for pattern in known))
-    return replace(converted, arch=arch, spec=spec, notes=notes)
-
-
-ASSUMED = {("num_heads",): "heads are assumed", ("mean", "std"): "mean and std are assumed"}
-"""Notes that no longer hold when the user says what was assumed."""
 
 
 def _hash_of(text: str, kind: str) -> str:

@@ -36,6 +36,7 @@ COPIES = r"(^|[._])(momentum|ema|target)(_|\.|$)|_momentum(\.|$)"
 OUTER = r"(?:(?:module|model|_orig_mod)\.)*"
 
 AROUND = {
+    r"(^|\.)target_generator\.": "what computes the targets of the pretraining",
     COPIES: "a moving average of the network, or a part of one",
     r"(^|[._])decoder": "decoder of the pretraining",
     r"projector|projection_head|(^|\.)proj_head": "projection head of the pretraining",
@@ -48,8 +49,7 @@ AROUND = {
     rf"^{OUTER}(text_projection|positional_embedding|logit_scale|logit_bias)": "text tower",
     rf"^{OUTER}(input_resolution|context_length|vocab_size)$": "a number that CLIP's files keep",
     rf"^{OUTER}visual_projection\.": "projection to the text tower's space",
-    r"(^|\.)(head|heads|classifier|fc|linear|cls_head|lm_head|mim_head)(\.|_|$)": "head of the pretraining or of a classifier",
-    r"(^|\.)(online|distillation|cls)_classifier\.": "head of a classifier",
+    r"(^|[._])(head|heads|classifier|fc|linear)(\.|_|$)": "head of the pretraining or of a classifier",
     r"(^|\.)(mask_token|data_preprocessor)": "part of the pretraining",
 }
 """Reasons to leave tensors around the network out, by pattern; the first that fits is given."""

@@ -29,7 +29,7 @@ def layout(arch: VitArch, spec: BackboneSpec, weights: Weights) -> Layout:
     mean, std = ([round(255 * value, 3) for value in triple] for triple in (spec.mean, spec.std))
     how = (
         f"train.init_checkpoint=OUT; ViT(pretrain_img_size={arch.image_size[0]}, patch_size={arch.patch_size}, "
-        f"pretrain_use_cls_token={arch.num_prefix_rows > 0}, LayerNorm eps={arch.norm_eps:g}); "
+        f"num_heads={arch.num_heads}, pretrain_use_cls_token={arch.num_prefix_rows > 0}, LayerNorm eps={arch.norm_eps:g}); "
         f"pixel_mean={mean}, pixel_std={std}, input_format='RGB'"
     )
     return Layout(tensors, how, notes)

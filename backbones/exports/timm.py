@@ -25,7 +25,9 @@ def layout(arch: VitArch, spec: BackboneSpec, weights: Weights) -> Layout:
     if arch.relative in ("table", "shared_table"):
         refuse(arch, "timm's Beit", BEIT)
         tensors = _beit(weights)
-        return Layout(tensors, f"timm.models.beit.Beit(**{beit_arguments(arch)}).load_state_dict(...)")
+        norm = f"norm_layer=partial(nn.LayerNorm, eps={arch.norm_eps:g})"
+        how = f"timm.models.beit.Beit(**{beit_arguments(arch)}, {norm}).load_state_dict(load_file('OUT')); {_note(spec)}"
+        return Layout(tensors, how)
     refuse(arch, "timm's VisionTransformer", VIT)
     how = f"timm.create_model(NAME, checkpoint_path=OUT, num_classes=0, img_size={arch.image_size}); {_note(spec)}"
     return Layout(dict(weights), how, facts=suite.header("vit", arch, spec))

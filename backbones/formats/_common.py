@@ -87,12 +87,19 @@ def as_vit(
 
 
 def as_eva(
-    raw: RawCheckpoint, translated: Translated, *, method: str = "unknown", notes: Iterable[str] = (), **known: Any
+    raw: RawCheckpoint,
+    translated: Translated,
+    *,
+    method: str = "unknown",
+    mean: Rgb = IMAGENET_MEAN,
+    std: Rgb = IMAGENET_STD,
+    notes: Iterable[str] = (),
+    **known: Any,
 ) -> Converted:
     """The network with rotary positions that translated tensors are of; see `as_vit`."""
     arch = eva_shapes.arch_of(raw.path, translated.state, **{**known, **raw.facts})
     told = (*eva_shapes.assumptions(arch, heads="num_heads" in known or "num_heads" in raw.facts), *notes)
-    spec = eva.spec_of(arch, method=method)
+    spec = eva.spec_of(arch, method=method, mean=mean, std=std)
     return Converted("eva", arch, spec, translated.state, translated.renamed, translated.dropped, told)
 
 

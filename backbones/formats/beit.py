@@ -41,5 +41,12 @@ def convert(raw: RawCheckpoint) -> Converted:
     simmim = raw.prefix.endswith("encoder.") and is_around(raw, r"(^|\.)decoder\.0\.")
     if simmim:
         return as_vit(raw, translated, method="simmim")
-    pretrained = "lm_head.weight" in raw.state or "cls_pt_layers.0.norm1.weight" in raw.state
-    return as_vit(raw, translated, method="beit" if pretrained else "unknown", notes=(MEAN_OF_BEIT,))
+    return as_vit(raw, translated, method=_method(raw), notes=(MEAN_OF_BEIT,))
+
+
+def _method(raw: RawCheckpoint) -> str:
+    """The method that a file's pretraining head is of: BEiT's tells visual words, data2vec's is as wide as the network."""
+    head = raw.state.get("lm_head.weight")
+    if head is not None and head.ndim == 2 and head.shape[0] == head.shape[1]:
+        return "data2vec"
+    return "beit" if head is not None or "cls_pt_layers.0.norm1.weight" in raw.state else "unknown"

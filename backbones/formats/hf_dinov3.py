@@ -1,7 +1,6 @@
 """transformers' DINOv3ViTModel (DINOv3, arXiv 2508.10104), bare or inside another model."""
 
 import re
-from dataclasses import replace
 
 from backbones import naming
 from backbones.eva import TEMPERATURE
@@ -49,9 +48,9 @@ def convert(raw: RawCheckpoint) -> Converted:
     fixed = {"class_token": True, "final_norm": True, "layer_scale": True, **_hf_config.known(raw, config, SILENT)}
     if config:
         fixed["num_registers"] = config.get("num_register_tokens", 0)
-    result = as_eva(raw, translated, method="dinov3", notes=notes, **fixed)
+    result = as_eva(raw, translated, method="dinov3", mean=mean, std=std, notes=notes, **fixed)
     _hf_config.check(raw, config, result)
-    return replace(result, spec=replace(result.spec, mean=mean, std=std))
+    return result
 
 
 def _refuse_key_bias(raw: RawCheckpoint) -> None:

@@ -1,6 +1,7 @@
 """Files of the MAE release (arXiv 2111.06377): the encoder alone, or with its decoder.
 
-The encoder has timm's names. A file is MAE's when it has the decoder, or no head and MAE's fixed sine-cosine positions.
+The encoder has timm's names. A file is MAE's when it has the decoder, or MAE's fixed sine-cosine positions and neither a head nor
+the parts of another method.
 """
 
 import math
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from backbones import shapes
 from backbones.families import Converted, Evidence
-from backbones.formats._common import as_vit, published_heads
+from backbones.formats._common import as_vit, is_around, published_heads
 from backbones.naming import translate
 from backbones.positions import sincos_2d
 from backbones.reading import RawCheckpoint
@@ -20,6 +21,7 @@ EVIDENCE = Evidence.MARK
 
 # Heads of ViT-B, ViT-L and ViT-H by width (models_mae.py of facebookresearch/mae).
 HEADS = {768: 12, 1024: 16, 1280: 16}
+DECODER = r"(^|[._])decoder([._]|$)"
 DROPPED = {r"decoder_|mask_token$": "decoder of the pretraining"}
 # Two tables made by different programs differ in the last digits of float32, or of float16 where one was stored so.
 TOLERANCE = 2e-3
@@ -32,6 +34,9 @@ def recognise(raw: RawCheckpoint) -> bool:
         return False
     if any(name.startswith("decoder_blocks.") for name in raw.state):
         return True
+    # Other methods begin with these positions, too (lightly's): beside theirs there are projection heads, and no decoder.
+    if raw.shapes and not is_around(raw, DECODER):
+        return False
     marks = ("head.", "fc_norm.", "masked_embed")
     return not any(name.startswith(marks) for name in raw.state) and has_sincos(raw.state["pos_embed"])
 

@@ -34,6 +34,9 @@ DROPPED = {
     r"mask_token$": "token of masked patches, part of the pretraining",
     r"head\.": "classification head",
 }
+METHODS = {r"(^|\.)neck\.(decoder|mask_token)": "mae", r"(^|\.)target_generator\.(weight_x|gaussian_kernel)$": "maskfeat"}
+"""Methods of pretraining by what stands around the network: MAE's decoder, MaskFeat's filters of gradients."""
+
 # mmsegmentation's tool for BEiT's files leaves the projection under both names.
 TWICE = r"patch_embed\.proj\."
 SAME = "the patch projection once more, under its old name"
@@ -53,7 +56,7 @@ def convert(raw: RawCheckpoint) -> Converted:
     dropped = {**drop_index(raw), **DROPPED, **({TWICE: SAME} if _is_twice(raw) else {})}
     translated = naming.translate(raw.path, raw.state, RULES, dropped)
     fuse_biases(translated)
-    method = "mae" if is_around(raw, r"^neck\.(decoder|mask_token)") else "unknown"
+    method = next((method for pattern, method in METHODS.items() if is_around(raw, pattern)), "unknown")
     return as_vit(raw, translated, method=method, notes=(MEAN_ASSUMED,))
 
 

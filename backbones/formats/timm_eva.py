@@ -1,5 +1,7 @@
 """Files of EVA and EVA-02 (arXiv 2303.11331), and of timm's Eva, which has DINOv3 too."""
 
+from timm.data.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+
 from backbones import eva_shapes
 from backbones.families import Converted, Evidence
 from backbones.formats._common import HEADS, MEAN_ASSUMED, as_eva
@@ -26,6 +28,8 @@ DROPPED = {
     r"(blocks\.\d+\.attn\.)?rope\.(freqs_(cos|sin)|bands|periods|pos_embed)$": "a table of rotary positions, which is made anew",
     r"blocks\.\d+\.attn\.k_bias$": "the bias that keys do not have, zeros",
 }
+# timm, models/eva.py: all of EVA and EVA-02 take CLIP's, DINOv3 takes ImageNet's.
+MEAN_OF_EVA = "CLIP's mean and std are assumed, as EVA's and EVA-02's published weights take: the file does not say"
 # EVA-02's largest CLIP (width 1792) has its norms behind the layers, under the same names (timm, models/eva.py).
 POST_NORM_WIDTH = 1792
 
@@ -51,4 +55,6 @@ def convert(raw: RawCheckpoint) -> Converted:
         raise InputError(f"{raw.path}: EVA-02 enormous has its norms behind attention and MLP, which is not supported")
     if "blocks.0.mlp.norm.weight" not in translated.state:
         gate_first(translated, r"(blocks\.\d+\.mlp\.fc1)_g\.(weight|bias)", r"\1_x.\2", r"\1.\2")
-    return as_eva(raw, translated, notes=(MEAN_ASSUMED,))
+    if "pos_embed" not in translated.state:
+        return as_eva(raw, translated, notes=(MEAN_ASSUMED,))
+    return as_eva(raw, translated, mean=OPENAI_CLIP_MEAN, std=OPENAI_CLIP_STD, notes=(MEAN_OF_EVA,))

@@ -97,7 +97,8 @@ def test_timms_beit_takes_networks_with_relative_tables(source, tmp_path, facts)
     from timm.models.beit import Beit
 
     opened = source(zero_key_bias=facts.get("qkv_bias", True), **facts)
-    export(opened, tmp_path / "out.safetensors", "timm")
+    layout = export(opened, tmp_path / "out.safetensors", "timm")
+    assert str(opened.spec.mean) in layout.how and "eps=1e-06" in layout.how
     net = Beit(**to_timm.beit_arguments(cast(Any, opened.arch)), norm_layer=cast(Any, partial(nn.LayerNorm, eps=1e-6)))
     net.load_state_dict(safetensors.torch.load_file(tmp_path / "out.safetensors"), strict=True)
     with torch.no_grad():

@@ -70,10 +70,11 @@ def test_the_final_norm_is_the_networks_or_noted_as_missing(tmp_path):
         assert (with_norm.build().eval()(pictures(NATIVE))[0].tokens - expected).abs().max() <= 1e-5
 
 
-@pytest.mark.parametrize(
-    ("name", "mean"),
-    [("OpenAI CLIP", 0.48145466), ("open_clip", 0.48145466), ("AugReg", 0.5), ("MAE", 0.485), ("DINOv2", 0.485), ("BEiT", 0.485)],
-)
+MEANS = {"OpenAI CLIP": 0.48145466, "open_clip": 0.48145466, "AugReg": 0.5, "MAE": 0.485, "DINOv2": 0.485, "BEiT": 0.485}
+MEANS |= {"timm EVA-02 tiny": 0.48145466, "EVA-02's own": 0.48145466, "timm DINOv3": 0.485}
+
+
+@pytest.mark.parametrize(("name", "mean"), MEANS.items())
 def test_mean_and_std_are_the_familys(tmp_path, name, mean):
     assert opened(tmp_path, SAMPLES[name]).spec.mean[0] == mean
 

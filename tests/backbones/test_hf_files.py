@@ -1,6 +1,5 @@
 """Files of transformers that are damaged, of another model or in another precision: one line, or a note."""
 
-import json
 from pathlib import Path
 from typing import Any, cast
 
@@ -43,14 +42,6 @@ def folder(tmp_path):
 def write(path: Path, state: dict[str, torch.Tensor]) -> str:
     safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in state.items()}, path / "model.safetensors")
     return str(path)
-
-
-def settings(path: Path, name: str = "config.json", **changes: Any) -> None:
-    """Change a JSON file; None takes a setting away."""
-    file = path / name
-    values = json.loads(file.read_text()) if file.exists() else {}
-    values = {key: value for key, value in {**values, **changes}.items() if value is not None}
-    file.write_text(json.dumps(values))
 
 
 def one_line(caught) -> str:
@@ -142,76 +133,6 @@ def test_C16_half_precision_becomes_float32_and_it_is_noted(name, dtype, folder)
     assert torch.equal(ours, whole)
 
 
-def test_heads_epsilon_and_activation_come_from_config_json(folder):
-    path, _ = folder("CLIPModel")
-    inner = json.loads((path / "config.json").read_text())["vision_config"]
-    for told, field, value in [
-        ({"num_attention_heads": 8}, "num_heads", 8),
-        ({"layer_norm_eps": 1e-3}, "norm_eps", 1e-3),
-        ({"hidden_act": "gelu"}, "mlp", "gelu"),
-        ({"hidden_act": "gelu_pytorch_tanh"}, "mlp", "gelu_tanh"),
-    ]:
-        settings(path, vision_config={**inner, **told})
-        assert getattr(open_source(str(path)).arch, field) == value
-    without = {key: value for key, value in inner.items() if key not in ("layer_norm_eps", "hidden_act", "image_size")}
-    settings(path, vision_config={**without, "num_attention_heads": 4})
-    arch = cast(Any, open_source(str(path)).arch)
-    assert (arch.norm_eps, arch.mlp, arch.image_size) == (1e-5, "quick_gelu", (32, 32))
-
-
-def test_what_the_user_says_goes_before_config_json(folder):
-    path, _ = folder("ViTForImageClassification")
-    assert cast(Any, open_source(f"{path}#num_heads=2").arch).num_heads == 2
-
-
-@pytest.mark.parametrize(
-    ("changes", "match"),
-    [
-        ({"model_type": "swin"}, "model_type 'swin', which cannot be carried: its windows shift"),
-        ({"model_type": "yolos"}, "detection tokens"),
-        ({"model_type": "videomae"}, "it takes videos"),
-        ({"model_type": "brandnew"}, "'brandnew'.*no family with tensors like these"),
-        ({"model_type": None}, "model_type None"),
-        ({"model_type": "clip"}, "model_type 'clip'"),
-        ({"hidden_size": 128}, "hidden_size 128, and its tensors 64"),
-        ({"num_hidden_layers": 12}, "num_hidden_layers 12, and its tensors 2"),
-        ({"patch_size": 16, "image_size": None}, "patch_size 16, and its tensors 8"),
-        ({"num_attention_heads": 7}, "7 heads"),
-        ({"num_attention_heads": "many"}, "num_heads"),
-        ({"layer_norm_eps": "small"}, "norm_eps"),
-        ({"hidden_act": "relu"}, "hidden_act 'relu'; known: gelu"),
-        ({"hidden_act": ["gelu"]}, "hidden_act"),
-        ({"image_size": 64}, "17 position rows .* 64 x 64 pixels"),
-        ({"image_size": [32, 32, 3]}, "image_size .*one or two numbers"),
-        ({"image_size": "large"}, "image_size 'large'"),
-    ],
-    ids=str,
-)
-def test_a_config_json_that_does_not_fit_is_refused(changes, match, folder):
-    path, _ = folder("ViTForImageClassification")
-    settings(path, **changes)
-    with pytest.raises(InputError, match=match) as caught:
-        open_source(str(path))
-    one_line(caught)
-
-
-@pytest.mark.parametrize(
-    ("name", "changes", "match"),
-    [
-        ("DINOv3ViTModel", {"rope_theta": 10000.0}, "rope_theta 10000.0"),
-        ("DINOv3ViTModel", {"hidden_act": "silu"}, "hidden_act 'silu'"),
-        ("SiglipVisionModel", {"model_type": "siglip2_vision_model"}, "cut into patches beforehand"),
-        ("BeitForImageClassification", {"image_size": 64}, "relative_position_bias_table"),
-    ],
-)
-def test_settings_of_other_families_that_do_not_fit_are_refused(name, changes, match, folder):
-    path, _ = folder(name)
-    settings(path, **changes)
-    with pytest.raises(InputError, match=match) as caught:
-        open_source(str(path))
-    one_line(caught)
-
-
 @pytest.mark.parametrize(
     ("key", "what"),
     [
@@ -248,60 +169,6 @@ def test_buffers_of_older_files_are_left_out_with_the_reason(folder):
     ledger = open_source(write(path, state)).ledger
     assert ledger.dropped["embeddings.position_ids"] == "a table of numbers that is made anew"
     assert ledger.dropped["visual_projection.weight"] == "projection to the text tower's space"
-
-
-@pytest.mark.parametrize(
-    ("told", "mean", "std"),
-    [
-        ({"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)),
-        (
-            {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "do_rescale": True, "rescale_factor": 0.00392156862745098},
-            (0.5,) * 3,
-            (0.5,) * 3,
-        ),
-        ({"image_mean": [127.5] * 3, "image_std": [127.5] * 3, "do_rescale": False}, (0.5,) * 3, (0.5,) * 3),
-        ({"image_mean": [1, 1, 1], "image_std": [1, 1, 1], "rescale_factor": 2 / 255}, (0.5,) * 3, (0.5,) * 3),
-        ({"do_normalize": False, "image_mean": [0.5] * 3}, (0.0,) * 3, (1.0,) * 3),
-    ],
-)
-def test_mean_and_std_come_from_preprocessor_config_json(told, mean, std, folder):
-    path, _ = folder("ViTForImageClassification")
-    settings(path, "preprocessor_config.json", **told)
-    source = open_source(str(path))
-    assert source.spec.mean == pytest.approx(mean) and source.spec.std == pytest.approx(std)
-    assert not any("mean" in note for note in source.ledger.notes)
-
-
-@pytest.mark.parametrize(
-    "told",
-    [
-        {"image_mean": 0.5, "image_std": 0.5},
-        {"image_mean": [0.5, 0.5], "image_std": [0.5, 0.5]},
-        {"image_mean": [0.5] * 3},
-        {"image_mean": [0.5] * 3, "image_std": [0.5, 0.5, 0]},
-        {"image_mean": [0.5] * 3, "image_std": [0.5, 0.5, float("nan")]},
-        {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "rescale_factor": "1/255"},
-        {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "rescale_factor": 0},
-    ],
-    ids=str,
-)
-def test_a_preprocessor_config_json_that_cannot_be_used_is_refused(told, folder):
-    path, _ = folder("ViTForImageClassification")
-    settings(path, "preprocessor_config.json", **told)
-    with pytest.raises(InputError, match=r"preprocessor_config\.json") as caught:
-        open_source(str(path))
-    one_line(caught)
-
-
-@pytest.mark.parametrize(
-    ("name", "mean"),
-    [("CLIPModel", 0.48145466), ("SiglipModel", 0.5), ("BeitForImageClassification", 0.5), ("ViTMAEModel", 0.485)],
-)
-def test_without_it_they_are_assumed_and_it_is_noted(name, mean, folder):
-    path, _ = folder(name)
-    source = open_source(str(path))
-    assert source.spec.mean[0] == mean
-    assert sum("mean and std are assumed" in note for note in source.ledger.notes) == 1
 
 
 def test_deits_distillation_token_is_a_register_and_mae_has_its_decoder_dropped(folder):

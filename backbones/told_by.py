@@ -1,0 +1,57 @@
+"""What others than the tensors say of a network: the user after the `#` of SRC, and timm's `config.json` beside the file."""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+
+from backbones import fragment
+from backbones.families import Converted
+from backbones.fragment import Fragment
+from backbones.reading import RawCheckpoint
+from backbones.zoo import Zoo
+from mae_bench.core.config import build
+from mae_bench.core.errors import InputError
+
+ASSUMED = {("num_heads",): "heads are assumed", ("mean", "std"): "mean and std are assumed"}
+"""Notes that no longer hold when the user says what was assumed."""
+
+
+def beside(raw: RawCheckpoint) -> Callable[[Converted], Converted]:
+    """What a `config.json` of timm's beside the file says; transformers' is read by its families."""
+    from backbones import timm_config
+
+    if not timm_config.is_timms(raw):
+        return lambda converted: converted
+    return lambda converted: timm_config.with_config(raw, converted)
+
+
+def user(converted: Converted, zoo: Zoo, told: Fragment, text: str) -> Converted:
+    """Replace what a file leaves to guess by what the user says.
+
+    Args:
+        converted: what its family made of the file.
+        zoo: what makes the network.
+        told: the fragment of SRC.
+        text: SRC, for messages.
+
+    Raises:
+        ConfigError: facts that no network can have.
+        InputError: an image size that the position embeddings are not for.
+    """
+    facts = told.given(*fragment.ARCH)
+    arch = build(type(converted.arch), {**converted.arch.model_dump(), **facts}, where=text)
+    spec = zoo.spec_of(
+        arch,
+        mean=told.mean or converted.spec.mean,
+        std=told.std or converted.spec.std,
+        method=converted.spec.method,
+        pretrain_data=converted.spec.pretrain_data,
+    )
+    if told.image_size and told.image_size != spec.image_size:
+        height, width = spec.image_size
+        raise InputError(f"{text}: the position embeddings of the file are for {height}x{width} pixels; leave image_size out")
+    if not told.changes():
+        return converted
+    known = [pattern for names, pattern in ASSUMED.items() if len(told.given(*names)) == len(names)]
+    notes = tuple(note for note in converted.notes if not any(re.search(pattern, note) for pattern in known))
+    return replace(converted, arch=arch, spec=spec, notes=notes)
