@@ -14,6 +14,7 @@ FENCE = re.compile(r"^( *)(```+)[^\n`]*\n(.*?)^\1\2 *$", re.MULTILINE | re.DOTAL
 INDENTED = re.compile(r"(?:^|\n)\n((?:(?: {4}|\t).*\n|\n)+)")
 INLINE = re.compile(r"(?<!`)`([^`\n]+(?:\n[^`\n]+)?)`(?!`)")
 LINK = re.compile(r"\[[^\]\n]*\]\(([^)\s]+)\)")
+AS_MODULE = re.compile(r"^\s*(?:torchrun|python)\s.*-m mae_bench\.cli\b")
 COMMENT = re.compile(r"(?:^|\s)#\s.*$")
 
 
@@ -46,7 +47,7 @@ def commands(page: Path, text: str, program: str) -> Iterator[Command]:
     """Every use of a program on a page, one for each of several alternatives (`timm|hf`)."""
     for block in blocks(text):
         for line in block.replace("\\\n", " ").splitlines():
-            for part in re.split(r"\s&&\s", COMMENT.sub("", line)):
+            for part in re.split(r"\s(?:&&?|;|\|)\s", AS_MODULE.sub(program, COMMENT.sub("", line))):
                 if part.split()[:1] == [program]:
                     yield from _alternatives(page, part, whole="..." not in part.split())
     for inline in inlines(text):

@@ -67,6 +67,8 @@ def check(shown: Command) -> None:
     if not shown.whole:
         options = {word for one in command.params for word in (*one.opts, *one.secondary_opts)} | {"--help", "-h"}
         assert {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)} <= options
+        if command.name == "pretrain" and words and words[0] in find.names(OBJECTIVES):
+            settings("pretrain", {"objective": words[0], "settings": [word for word in words if re.match(r"[a-z_.]+=", word)]})
         return
     values = command.make_context(PROGRAM, list(words)).params
     for one in command.params:
