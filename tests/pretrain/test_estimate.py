@@ -80,6 +80,7 @@ def test_devices_share_the_work(data):
     assert demo(data, devices=4).weights == alone.weights
 
 
+@pytest.mark.slow
 def test_what_saves_memory_is_seen(data):
     plain = demo(data, "mae")
     assert demo(data, "mae", changes={"checkpointing": "true"}).activations < 0.3 * plain.activations
