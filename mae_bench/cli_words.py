@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 ADVANCED = "Machine"
-KINDS = "models|tasks|objectives|datasets|formats|recipes|layouts"
+KINDS = "models|tasks|objectives|datasets|formats|recipes|layouts|ablations"
 
 Out = Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="Folder for everything; the same one goes on.")]
 Outs = Annotated[list[Path], typer.Argument(metavar="OUT...", help="Output folders of earlier runs.")]
