@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import cast
 
 from backbones.arch import VitArch
+from backbones.eva import EvaArch
 from backbones.exports import Layout, Target
 from backbones.source import Source
-from backbones.zoo import Zoo
+from backbones.zoo import eva, vit
 from mae_bench.core import find
 from mae_bench.core.config import nearest
 from mae_bench.core.errors import ConfigError, EnvironmentFault, InputError
@@ -58,15 +59,21 @@ def export(source: Source, out: Path, to: str, *, overwrite: bool = False) -> La
     """
     check_out(out, to, overwrite=overwrite)
     target = cast(Target, find.load(ROOM, to, what="target"))
-    if not isinstance(source.arch, VitArch):
-        raise InputError(f"{source.text}: {source.spec.name} is written by no target: --to knows plain Vision Transformers")
-    zoo = cast(Zoo, find.load("backbones.zoo", "vit", what="architecture family"))
-    layout = target.layout(source.arch, source.spec, zoo.weights_of(source.build()))
+    layout = _layout(source, target)
     if target.ENDINGS:
         target.write(out, layout)
     else:
         _write_folder(out, layout, target)
     return layout
+
+
+def _layout(source: Source, target: Target) -> Layout:
+    if isinstance(source.arch, VitArch):
+        return target.layout(source.arch, source.spec, vit.weights_of(source.build()))
+    rotary = getattr(target, "eva_layout", None)
+    if isinstance(source.arch, EvaArch) and rotary is not None:
+        return rotary(source.arch, source.spec, eva.weights_of(source.build()))
+    raise InputError(f"{target.NAME} cannot hold {source.spec.name}: it has rotary positions; choose --to timm")
 
 
 def _endings(to: str) -> tuple[str, ...]:

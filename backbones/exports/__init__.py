@@ -1,6 +1,6 @@
 """Layouts that a backbone can be written in for other programs: one file a target, its name the value of `--to`.
 
-A file here has the names of `Target`.
+A file here has the names of `Target`, and `eva_layout(arch, spec, weights)` if it holds networks with rotary positions.
 """
 
 from collections.abc import Callable, Mapping

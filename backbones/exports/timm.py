@@ -9,11 +9,12 @@ from torch import Tensor
 
 from backbones.arch import VitArch
 from backbones.contract import BackboneSpec
+from backbones.eva import EvaArch
 from backbones.exports import PARTS, Layout, Weights, refuse, without_key_bias
 from backbones.formats import suite
 from mae_bench.core.files import write_bytes
 
-NAME = "timm's VisionTransformer or Beit, without a head"
+NAME = "timm's VisionTransformer, Beit or Eva, without a head"
 ENDINGS = (".safetensors",)
 
 VIT = tuple(key for key in PARTS if key not in ("table", "shared_table", "decomposed", "windows"))
@@ -31,6 +32,12 @@ def layout(arch: VitArch, spec: BackboneSpec, weights: Weights) -> Layout:
     refuse(arch, "timm's VisionTransformer", VIT)
     how = f"timm.create_model(NAME, checkpoint_path=OUT, num_classes=0, img_size={arch.image_size}); {_note(spec)}"
     return Layout(dict(weights), how, facts=suite.header("vit", arch, spec))
+
+
+def eva_layout(arch: EvaArch, spec: BackboneSpec, weights: Weights) -> Layout:
+    """Networks with rotary positions, which have the names of timm's Eva."""
+    how = f"timm.create_model(NAME of an Eva, num_classes=0).load_state_dict(load_file('OUT')); {_note(spec)}"
+    return Layout(dict(weights), how, facts=suite.header("eva", arch, spec))
 
 
 def write(out: Path, layout: Layout) -> None:

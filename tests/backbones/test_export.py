@@ -92,6 +92,24 @@ def test_timm_create_model_takes_the_file(tmp_path):
         same(cast(Any, net.eval()).forward_features(pictures(224, 224)), ours(opened, size=(224, 224)).tokens)
 
 
+@pytest.mark.parametrize(
+    ("variant", "name"), [("dinov3_small_patch16", "vit_small_patch16_dinov3"), ("eva02_tiny_patch14", "eva02_tiny_patch14_224")]
+)
+def test_timms_eva_takes_networks_with_rotary_positions(tmp_path, variant, name):
+    opened = open_source(f"random:{variant}")
+    export(opened, tmp_path / "out.safetensors", "timm")
+    side = opened.spec.image_size[0]
+    net: Any = timm.create_model(name, num_classes=0, global_pool="", use_fc_norm=False, img_size=side).eval()
+    net.load_state_dict(safetensors.torch.load_file(tmp_path / "out.safetensors"), strict=True)
+    with torch.no_grad():
+        same(net.forward_features(pictures(side, side)), ours(opened, size=(side, side)).tokens)
+    again = open_source(str(tmp_path / "out.safetensors"))
+    assert again.arch == opened.arch and again.spec.mean == opened.spec.mean
+    assert all(torch.equal(tensor, again.weights()[key]) for key, tensor in opened.weights().items())
+    with pytest.raises(InputError, match="rotary positions; choose --to timm"):
+        export(opened, tmp_path / "out.pth", "mae")
+
+
 @pytest.mark.parametrize("facts", [BEIT, SHARED, {**BEIT, "qkv_bias": False, "layer_scale": False, "positions": True}], ids=str)
 def test_timms_beit_takes_networks_with_relative_tables(source, tmp_path, facts):
     from timm.models.beit import Beit
