@@ -6,9 +6,9 @@ import pytest
 import torch
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(autouse=True)
 def _one_thread():
-    """Tests run side by side, and one thread makes CPU numbers the same on every machine."""
+    """Tests run side by side, and one thread makes CPU numbers the same on every machine; some tests change the number."""
     torch.set_num_threads(1)
 
 

@@ -70,6 +70,7 @@ def in_child(job, run, fault=""):
     """Run a training in a forked process, as a kill needs one to hit; give its exit status as `os.waitpid` does."""
     child = os.fork()
     if child == 0:
+        torch.set_num_threads(1)  # the threads of the parent are not in the child, which would wait for them
         os.environ[faults.VARIABLE] = fault
         faults._visits.clear()
         try:
@@ -291,6 +292,7 @@ def test_a_model_is_compiled_when_asked(tmp_path, monkeypatch):
 def test_R06_a_full_disk_is_one_line(tmp_path):
     child = os.fork()
     if child == 0:
+        torch.set_num_threads(1)  # the threads of the parent are not in the child, which would wait for them
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
         try:

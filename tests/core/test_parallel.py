@@ -79,6 +79,7 @@ def test_R03_a_second_interrupt_quits_at_once(tmp_path):
     run = Run(tmp_path / "cut", save_seconds=0.0)
     child = os.fork()
     if child == 0:
+        torch.set_num_threads(1)  # the threads of the parent are not in the child, which would wait for them
         try:
             train(training(dataset=Slow()), run)
         except KeyboardInterrupt:

@@ -117,6 +117,7 @@ def in_child(fault, *args):
     """Pretrain in a forked process, as a kill needs one to hit; give its exit status."""
     child = os.fork()
     if child == 0:
+        torch.set_num_threads(1)  # the threads of the parent are not in the child, which would wait for them
         os.environ[faults.VARIABLE] = fault
         faults._visits.clear()
         try:
