@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -18,15 +19,15 @@ from mae_bench.core.config import nearest
 from mae_bench.core.errors import ConfigError, InputError
 from results.formats import escape_markdown, inert
 from results.labels import GroupKey, RowKey, record_group, record_row
-from results.names import plain
+from results.names import PER_IMAGE, plain
 from results.significance import holm
 from results.store import StoredCell, read_object
 from results.table import Table
 
-PER_IMAGE = "per_image.json"
-"""In a cell's folder: `{metric: [one value an image, in the order of the evaluation split]}`."""
 FORMATS = ("rich", "md", "csv", "json")
 RESAMPLES = 10_000
+WIDEST = 10_000
+"""Columns, where a table's own width is asked for."""
 Z_95 = 1.959963984540054
 
 
@@ -216,7 +217,11 @@ def render(found: Sequence[Comparison], first: str, second: str, form: str, cons
             drawn.add_column(Text(plain(name)), overflow="fold", no_wrap=2 <= number < 8, min_width=12 if number == 0 else None)
         for one in found:
             drawn.add_row(*(Text(plain(text)) for text in _texts(one)))
+        # Nothing of the answer may be lost to a narrow window or a pipe.
+        wanted = Measurement.get(console, console.options.update(max_width=WIDEST), drawn).maximum
+        narrow, console.width = console.width, max(console.width, wanted)
         console.print(drawn)
+        console.width = narrow
         return None
     if form == "md":
         lines = [tuple(map(escape_markdown, head)), (":--",) * len(head)]

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from types import ModuleType
 
 from mae_bench.core import find
+from mae_bench.core.config import nearest
+from mae_bench.core.errors import ConfigError
 from results.labels import GroupKey, RowKey, record_group, record_row
 from results.names import plain
 from results.published import Reference, arch_of, normal, references, task_of
@@ -56,6 +58,8 @@ def names() -> list[str]:
 
 def load(name: str) -> ModuleType:
     """A layout's file by its name on the command line."""
+    if name.replace("_", "-") not in names():
+        raise ConfigError(f"unknown layout {name!r}; {nearest(name, names())}")
     return find.load(ROOM, name.replace("-", "_"), what="layout")
 
 

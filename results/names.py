@@ -4,6 +4,9 @@ import hashlib
 import re
 import unicodedata
 
+PER_IMAGE = "per_image.json"
+"""In a cell's folder: `{metric: [one value an image, in the order of the evaluation split]}`."""
+
 LONGEST = 64
 """Characters of a folder name."""
 PORTS = tuple(f"{word}{number}" for word in ("com", "lpt") for number in range(1, 10))

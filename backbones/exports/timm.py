@@ -17,6 +17,15 @@ from mae_bench.core.files import write_bytes
 NAME = "timm's VisionTransformer, Beit or Eva, without a head"
 ENDINGS = (".safetensors",)
 
+TIMM = {
+    "vit_tiny_patch16_224": (192, 12, 3, 16),
+    "vit_small_patch16_224": (384, 12, 6, 16),
+    "vit_base_patch16_224": (768, 12, 12, 16),
+    "vit_large_patch16_224": (1024, 24, 16, 16),
+    "vit_huge_patch14_224": (1280, 32, 16, 14),
+}
+"""timm's plain networks: width, depth, heads, patch size."""
+
 VIT = tuple(key for key in PARTS if key not in ("table", "shared_table", "decomposed", "windows"))
 BEIT = ("table", "shared_table", "layer_scale", "no_positions", "qkv_bias_less", "norm_less", "broken_mlp")
 
@@ -30,7 +39,7 @@ def layout(arch: VitArch, spec: BackboneSpec, weights: Weights) -> Layout:
         how = f"timm.models.beit.Beit(**{beit_arguments(arch)}, {norm}).load_state_dict(load_file('OUT')); {_note(spec)}"
         return Layout(tensors, how)
     refuse(arch, "timm's VisionTransformer", VIT)
-    how = f"timm.create_model(NAME, checkpoint_path=OUT, num_classes=0, img_size={arch.image_size}); {_note(spec)}"
+    how = f"{_how_vit(arch)}; {_note(spec)}"
     return Layout(dict(weights), how, facts=suite.header("vit", arch, spec))
 
 
@@ -75,6 +84,18 @@ def _beit(weights: Weights) -> dict[str, Tensor]:
         else:
             tensors[re.sub(r"\.ls([12])\.gamma$", r".gamma_\1", name)] = tensor
     return tensors
+
+
+def _how_vit(arch: VitArch) -> str:
+    """How timm opens the file: by a name of its own for the plain sizes, else by what the network is made of."""
+    sizes = (arch.embed_dim, arch.depth, arch.num_heads, arch.patch_size)
+    name = next((name for name, known in TIMM.items() if known == sizes), "")
+    parts = [words for words, has in PARTS.values() if has(arch)]
+    if name and not parts and arch.mlp_dim == 4 * arch.embed_dim:
+        return f"timm.create_model('{name}', checkpoint_path='OUT', num_classes=0, img_size={arch.image_size})"
+    width, depth, heads, patch = sizes
+    made = ", ".join([f"{width} wide, {depth} blocks, {heads} heads, MLP {arch.mlp_dim}, patch {patch}", *parts])
+    return f"net.load_state_dict(load_file('OUT')) of a timm VisionTransformer: {made}"
 
 
 def _note(spec: BackboneSpec) -> str:

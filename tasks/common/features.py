@@ -85,4 +85,4 @@ def measure(model: nn.Module, logits: Callable[[Tensor], Tensor], split: Labelle
         with autocast(run.device, run.precision):
             best.append(ranked(logits(images)).cpu())
         truth.append(labels)
-    return accuracy(torch.cat(best), torch.cat(truth), len(split.classes))
+    return accuracy(torch.cat(best), torch.cat(truth), len(split.classes), run.out)

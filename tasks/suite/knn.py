@@ -71,7 +71,7 @@ def evaluate(source: "Source", data: "DataHandle", config: Config, run: Run) -> 
     found: dict[str, float] = {}
     for k in dict.fromkeys((config.k, *config.also_k)):
         best = vote(weights[:, :k], classes[:, :k], len(data.classes), temperature=config.temperature)
-        scores = accuracy(best, queries.classes.to(run.device), len(data.classes))
+        scores = accuracy(best, queries.classes.to(run.device), len(data.classes), run.out if k == config.k else None)
         found |= scores if k == config.k else {f"{name}_k{k}": value for name, value in scores.items()}
     return found
 

@@ -107,7 +107,7 @@ def _cached(source: "Source", data: "DataHandle", config: Config, run: Run) -> d
     _train(probe, TensorDataset(*train), default_collate, config.model_copy(update={"base_lr": lr}), run, key)
     with torch.inference_mode():
         best = ranked(probe.eval().cpu().logits(val.features))
-    return accuracy(best, val.classes, len(data.classes))
+    return accuracy(best, val.classes, len(data.classes), run.out)
 
 
 def _choose_rate(train: "Bank", num_classes: int, config: Config, run: Run, key: str) -> float:

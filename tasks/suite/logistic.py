@@ -64,7 +64,7 @@ def evaluate(source: "Source", data: "DataHandle", config: Config, run: Run) -> 
     train, val = banks(source, data, config, run)
     penalty = _choose_penalty(train, config, run)
     scores = fit(train.features, train.classes, penalty, config.max_iter).scores(val.features, len(data.classes))
-    return accuracy(ranked(scores), val.classes, len(data.classes))
+    return accuracy(ranked(scores), val.classes, len(data.classes), run.out)
 
 
 def _choose_penalty(train: "Bank", config: Config, run: Run) -> float:

@@ -115,3 +115,11 @@ def test_formats(tmp_path):
     assert render(found, "[red]x", "b", "rich", screen) is None and "[red]x" in screen.text
     with pytest.raises(ConfigError, match="unknown format"):
         render(found, "a", "b", "doc", Console())
+
+
+def test_a_narrow_screen_loses_no_column(tmp_path):
+    """A pipe is 80 columns wide for rich, and the corrected p and the verdict are what is asked for."""
+    store(tmp_path, make_record("a"), make_record("b", metrics={"top1": 60.0}))
+    screen = Screen(width=80)
+    render(comparing(tmp_path), "a", "b", "rich", screen)
+    assert all(word in screen.text for word in ("metric", "p (Holm)", "better", "test", "seeds", "one seed"))

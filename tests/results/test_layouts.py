@@ -207,5 +207,5 @@ def test_h01_h04_h05_h06_names_are_text(tmp_path, name):
 
 
 def test_an_unknown_layout_is_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"unknown layout 'mae_tabel3'.*mae_table3"):
+    with pytest.raises(ConfigError, match=r"unknown layout 'mae-tabel3'.*mae-table3"):
         make_sheets("mae-tabel3", build_table([], pytest.fail))
