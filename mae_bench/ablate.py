@@ -76,7 +76,8 @@ def run_ablation(request: Request, options: Options, console: Console) -> int:
     write_order(request.out, Order(tuple(row.name for row in rows), trial.tasks))
     say(console, f"ablation {request.name} in {request.out}: {len(rows)} rows, {describe(options)}")
     code = conclude(request.out, chain.run([chain.job(row) for row in rows]), console)
-    say(console, f"beside the published numbers: mae-bench table {request.out} --layout {ablation.LAYOUT}")
+    if set(request.tasks) & set(TASKS):
+        say(console, f"beside the published numbers: mae-bench table {request.out} --layout {ablation.LAYOUT}")
     return code
 
 
@@ -86,6 +87,11 @@ def pretrainings(ablation: Ablation, request: Request) -> list[Pretraining]:
     Raises:
         ConfigError: a setting that is what a row is about.
     """
+    for name in request.settings:
+        if name.partition(".")[0] not in (OBJECTIVE, *request.tasks):
+            raise ConfigError(
+                f"{name} is no setting here; write {OBJECTIVE}.KEY=VALUE, or KEY of {' or '.join(request.tasks)} so"
+            )
     own = settings_of((OBJECTIVE,), request.settings)
     about = {key for settings in ablation.ROWS.values() for key in settings}
     for key in own:

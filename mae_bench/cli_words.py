@@ -10,7 +10,9 @@ from rich.text import Text
 ADVANCED = "Machine"
 KINDS = "models|tasks|objectives|datasets|formats|recipes|layouts|ablations"
 
-Out = Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="Folder for everything; the same one goes on.")]
+Out = Annotated[
+    Path, typer.Option("-o", "--output", metavar="OUT", file_okay=False, help="Folder for everything; the same one goes on.")
+]
 Outs = Annotated[list[Path], typer.Argument(metavar="OUT...", help="Output folders of earlier runs.")]
 Settings = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings, such as linear.epochs=10.")]
 Data = Annotated[list[str], typer.Option("-d", "--data", metavar="DATASET=PATH", help="Data set; may be given again.")]

@@ -86,6 +86,7 @@ def _models() -> Iterable[Item]:
     for name, release in releases().items():
         yield Item(name, release.told)
     yield Item("timm:NAME", "a pretrained model of timm by its name, such as timm:vit_base_patch16_224.mae")
+    yield Item("hf:ORG/NAME", "a model of the Hugging Face hub; a folder in that layout works too")
     yield Item("PATH", f"a checkpoint file, or the folder of a pretraining (families: {', '.join(find.names(FORMATS))})")
     yield Item("NAME=SRC", "any of these under a name of its own in tables")
 

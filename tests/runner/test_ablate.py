@@ -72,6 +72,8 @@ def test_what_a_row_is_about_cannot_be_set(tmp_path):
     wrong = request("decoder_depth", tmp_path, **{"mae.decoder_depth": "3"})
     with pytest.raises(ConfigError, match="varies"):
         pretrainings(ablation("decoder_depth"), wrong)
+    with pytest.raises(ConfigError, match="epochs is no setting here; write mae"):
+        pretrainings(ablation("decoder_depth"), request("decoder_depth", tmp_path, epochs="3"))
     with pytest.raises(ConfigError, match="names no setting"):
         pretrainings(ablation("decoder_depth"), request("decoder_depth", tmp_path, mae="3"))
 
