@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from torch import nn
 from torch.utils.data import default_collate
 
@@ -71,6 +72,7 @@ def in_child(job, run, fault=""):
     child = os.fork()
     if child == 0:
         torch.set_num_threads(1)  # the threads of the parent are not in the child, which would wait for them
+        AcceleratorState._reset_state(reset_partial_state=True)  # else its number format would be that of tests before
         os.environ[faults.VARIABLE] = fault
         faults._visits.clear()
         try:
