@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -19,10 +20,13 @@ from tests.runner.test_launch import SLOT, gone, pids, quiet, wait_for
 def start(tmp_path, monkeypatch):
     """Jobs in the hands of submitit."""
     submitit = pytest.importorskip("submitit")
+    # It cancels by SIGINT, which jobs ignore if tests that a shell runs in the background do.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     monkeypatch.setattr("submitit.core.core.Job._results_timeout_s", 1)
     executor = submitit.LocalExecutor(folder=tmp_path / "slurm")
     executor.update_parameters(timeout_min=5)
-    return submitter(executor)
+    yield submitter(executor)
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
