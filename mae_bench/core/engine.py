@@ -55,11 +55,20 @@ def train(training: Training, run: Run) -> Trained:
         try:
             session.go_on(request)
         except RuntimeError as error:  # raised by torch's handler of SIGCHLD, wherever this process is
-            if "DataLoader worker" not in str(error):
+            if not _tells_of_worker(error):
                 raise
             why = "memory ran out, or a decoder crashed; lower --workers, and 0 of them shows the image"
             raise EnvironmentFault(f"{training.title}: a data loading process died: {why}") from error
     return session.finish()
+
+
+def _tells_of_worker(error: BaseException | None) -> bool:
+    """Whether a data worker's death is behind an error: what it interrupts, such as a write, may put one of its own before it."""
+    while error is not None:
+        if "DataLoader worker" in str(error):
+            return True
+        error = error.__context__
+    return False
 
 
 class _Session:

@@ -137,7 +137,7 @@ def test_published_tables_and_numbers(call, out):
     assert "| a | " in call("table", out, "--layout", "matrix", "--format", "md")[1]
     assert "\\toprule" in call("table", out, "--format", "latex")[1]
     code, _, error = call("table", "--layout", "mae-tabel3")
-    assert code == 2 and "mae_table3" in error
+    assert code == 2 and "mae-table3" in error
     code, text, _ = call("reference", "--task", "finetune", "--arch", "vit_base_patch16", "--method", "MAE", "--format", "json")
     assert code == 0 and 83.6 in [one["value"] for one in json.loads(text)] and all(one["source"] for one in json.loads(text))
     assert "arXiv 2111.06377 Table 5" in call("reference", "--task", "segmentation", "--format", "csv")[1]

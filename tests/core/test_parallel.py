@@ -217,6 +217,7 @@ def test_R01_tensorboard_shows_what_the_log_has(tmp_path):
     pytest.importorskip("tensorboard")
     run = Run(tmp_path, save_seconds=0.0, tensorboard=True)
     assert in_child(training(), run, "engine.step:kill:8") == -signal.SIGKILL
+    time.sleep(1.1)  # TensorBoard orders its files by the second they were begun in
     train(training(), run)
     shown = scalars(tmp_path / "tensorboard")
     for name in ("loss", "lr"):
