@@ -3,13 +3,15 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from difflib import get_close_matches
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mae_bench.core.errors import ConfigError
+from mae_bench.core.wording import explain, nearest
+
+__all__ = ["Config", "build", "nearest", "parse_assignments"]
 
 C = TypeVar("C", bound="Config")
 
@@ -45,7 +47,7 @@ def build(kind: type[C], data: Mapping[str, Any], *, where: str = "") -> C:
     try:
         return kind.model_validate(dict(data))
     except ValidationError as error:
-        raise ConfigError("; ".join(_explain(kind, fault, where) for fault in error.errors())) from None
+        raise ConfigError("; ".join(explain(kind, data, fault, where) for fault in error.errors())) from None
 
 
 def parse_assignments(words: list[str]) -> dict[str, str]:
@@ -61,24 +63,22 @@ def parse_assignments(words: list[str]) -> dict[str, str]:
     return values
 
 
-def nearest(name: str, known: list[str]) -> str:
-    """The hint that ends a message about an unknown name: the nearest known ones, or all of them."""
-    close = get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(sorted(known))}"
-
-
 def _put(data: dict[str, Any], kind: type[BaseModel], key: str, value: Any, where: str) -> None:
     """Set `a.b.c` in nested plain data, checking each step of the way against the config classes."""
     head, _, rest = key.partition(".")
     if head not in kind.model_fields:
         place = f" of {where}" if where else ""
         raise ConfigError(f"unknown setting {head!r}{place}; {nearest(head, list(kind.model_fields))}")
+    inner = kind.model_fields[head].annotation
     if not rest:
         data[head] = _read(value)
+        if isinstance(data[head], bool) and not _takes(inner, bool) and (_takes(inner, int) or _takes(inner, float)):
+            raise ConfigError(
+                f"setting {f'{where}.' if where else ''}{key}={value}: give a number"
+            )  # it would be taken for 0 or 1
         return
-    inner = kind.model_fields[head].annotation
     if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-        raise ConfigError(f"setting {head!r} of {where} has no parts, so {key!r} names nothing")
+        raise ConfigError(f"setting {head!r} of {where} has no parts, so {key!r} names nothing; write {head}=VALUE")
     _put(data[head], inner, rest, value, f"{where}.{head}" if where else head)
 
 
@@ -92,11 +92,6 @@ def _read(value: Any) -> Any:
         return value
 
 
-def _explain(kind: type[BaseModel], fault: Mapping[str, Any], where: str) -> str:
-    path = ".".join(str(part) for part in fault["loc"])
-    name = f"{where}.{path}" if where else path
-    if fault["type"] == "extra_forbidden":
-        return f"unknown setting {name!r}; {nearest(path, list(kind.model_fields))}"
-    if not path:  # Of the settings together, which are too many to repeat.
-        return f"{where or 'settings'}: {fault['msg'].removeprefix('Value error, ')}"
-    return f"setting {name}={fault['input']!r}: {fault['msg']}"
+def _takes(annotation: Any, kind: type) -> bool:
+    """Whether values of a kind are among those of an annotation."""
+    return annotation is kind or any(_takes(part, kind) for part in get_args(annotation))

@@ -26,7 +26,7 @@ PUBLISHED = {
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"pool_scales": [0]}, r"pool_scales\.0=0: .*greater than 0"),
+        ({"pool_scales": [0]}, r"pool_scales=\[0\]: value 1 is 0; .*greater than 0"),
         ({"pool_scales": []}, "pool_scales"),
         ({"out_layers": [1, 2]}, "UPerNet takes the outputs of four blocks"),
         ({"resize_ratio": [2, 1]}, "smaller number first"),
