@@ -66,7 +66,8 @@ class PretrainConfig(Config):
         if self.reduced_decode and self.cache == "always":
             raise ValueError("reduced_decode decodes each crop anew; leave cache=always out")
         if self.warmup_epochs >= self.epochs:
-            raise ValueError(f"a warm-up of {self.warmup_epochs} epochs is not shorter than the training of {self.epochs}")
+            fitting = f"set warmup_epochs too, {self.epochs // 10} say"
+            raise ValueError(f"warmup_epochs={self.warmup_epochs:g} is not less than epochs={self.epochs}; {fitting}")
         return self
 
 
