@@ -11,7 +11,7 @@ from mae_bench.cli_words import ADVANCED, Debug, Device, Jobs, Out, Precision, S
 
 def pretrain(
     objective: Annotated[str, typer.Argument(help="See `ls objectives`.")],
-    arch: Annotated[str, typer.Option(help="Architecture; see `ls models`.")],
+    arch: Annotated[str, typer.Option(help="Architecture; see `ls archs`.")],
     data: Annotated[str, typer.Option("-d", "--data", metavar="folder=PATH", help="Images to learn from.")],
     out: Out,
     settings: Settings = None,
@@ -70,7 +70,7 @@ def ablate(
     data: Annotated[str, typer.Option("-d", "--data", metavar="folder=PATH", help="Images to learn from and to measure on.")],
     out: Out,
     settings: Settings = None,
-    arch: Annotated[str, typer.Option(help="Architecture; see `ls models`.")] = "vit_large_patch16",
+    arch: Annotated[str, typer.Option(help="Architecture; see `ls archs`.")] = "vit_large_patch16",
     recipe: Annotated[str, typer.Option(help="Of pretraining and tasks: paper or demo.")] = "paper",
     task: Annotated[
         str, typer.Option("-t", "--task", metavar="TASK,...", help="What every row is measured by.")

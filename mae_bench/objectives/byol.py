@@ -39,6 +39,12 @@ RECIPES = {
     ),
 }
 
+ABOUT = {
+    "paper": "BYOL's heads, views, loss (arXiv 2006.07733) in the training of MoCo v3 for ViTs, 300 epochs (arXiv 2104.02057)",
+    "demo": "6 epochs for vit_demo_patch8 and the embedded digits: minutes on a CPU (own choice)",
+}
+"""What tells the recipes apart, and where each comes from."""
+
 
 def build(backbone: "Backbone", config: Config, num_classes: int) -> "nn.Module":
     """Put heads and a teacher on a backbone; see `Objective.build`."""

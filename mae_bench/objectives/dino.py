@@ -88,6 +88,12 @@ RECIPES = {
     ),
 }
 
+ABOUT = {
+    "paper": "ViT-B: 400 epochs at batch 1024, ten small crops (arXiv 2104.14294, section 3.2, appendix D, tables 2 and 8)",
+    "demo": "6 epochs for vit_demo_patch8 and the embedded digits: minutes on a CPU (own choice)",
+}
+"""What tells the recipes apart, and where each comes from."""
+
 
 def build(backbone: "Backbone", config: Config, num_classes: int) -> "nn.Module":
     """Put a head and a teacher on a backbone; see `Objective.build`."""

@@ -83,6 +83,12 @@ RECIPES = {
     ),
 }
 
+ABOUT = {
+    "paper": "1600 epochs at batch 4096, base rate 1.5e-4, 75 % masked (arXiv 2111.06377, Tables 3 and 8)",
+    "demo": "50 epochs with a small decoder, for vit_demo_patch8 and the embedded digits: minutes on a CPU (own choice)",
+}
+"""What tells the recipes apart, and where each comes from."""
+
 
 def build(backbone: "Backbone", config: Config, num_classes: int) -> "nn.Module":
     """Put a decoder on a backbone; see `Objective.build`."""

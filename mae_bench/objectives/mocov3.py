@@ -36,6 +36,12 @@ RECIPES = {
     "demo": Config(**SMALL_VIEWS, base_lr=4e-3, hidden_dim=384, output_dim=128, blur=(0.0, 0.0), solarize=(0.0, 0.0)),
 }
 
+ABOUT = {
+    "paper": "300 epochs at batch 4096, base rate 1.5e-4 (arXiv 2104.02057, section 5 and table 4)",
+    "demo": "6 epochs for vit_demo_patch8 and the embedded digits: minutes on a CPU (own choice)",
+}
+"""What tells the recipes apart, and where each comes from."""
+
 
 def build(backbone: "Backbone", config: Config, num_classes: int) -> "nn.Module":
     """Put heads and a teacher on a backbone; see `Objective.build`."""

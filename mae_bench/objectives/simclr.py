@@ -43,6 +43,12 @@ RECIPES = {
     "demo": Config(**SMALL_VIEWS, base_lr=4e-3, temperature=0.2, hidden_dim=384, colour=0.5, blur=0.0),  # found on them
 }
 
+ABOUT = {
+    "paper": "SimCLR's head, views, loss (arXiv 2002.05709) in the training of MoCo v3 for ViTs, 300 epochs (arXiv 2104.02057)",
+    "demo": "6 epochs for vit_demo_patch8 and the embedded digits: minutes on a CPU (own choice)",
+}
+"""What tells the recipes apart, and where each comes from."""
+
 
 def build(backbone: "Backbone", config: Config, num_classes: int) -> "nn.Module":
     """Put a projection head on a backbone; see `Objective.build`."""

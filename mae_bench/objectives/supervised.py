@@ -70,6 +70,12 @@ RECIPES = {
     ),
 }
 
+ABOUT = {
+    "paper": "ViT-B: 300 epochs at batch 4096, averaged weights (arXiv 2111.06377, Table 11)",
+    "demo": "8 epochs for vit_demo_patch8 and the embedded digits: minutes on a CPU (own choice)",
+}
+"""What tells the recipes apart, and where each comes from."""
+
 
 def build(backbone: "Backbone", config: Config, num_classes: int) -> "nn.Module":
     """Put a linear head on a backbone; see `Objective.build`."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mae_bench.core import find
 from tasks.contract import Metric
 from tasks.suite._detection_config import Config, HeadConfig
-from tasks.suite._detection_recipes import DEVIATIONS_OF, RECIPES
+from tasks.suite._detection_recipes import ABOUT, DEVIATIONS_OF, RECIPES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +19,18 @@ if TYPE_CHECKING:
     from mae_bench.core.run import Run
     from tasks.handle import DataHandle
 
-__all__ = ["DEVIATIONS", "DEVIATIONS_OF", "METRICS", "RECIPES", "Config", "HeadConfig", "evaluate", "export_native"]
+__all__ = [
+    "ABOUT",
+    "DEVIATIONS",
+    "DEVIATIONS_OF",
+    "METRICS",
+    "RECIPES",
+    "Config",
+    "HeadConfig",
+    "deviations",
+    "evaluate",
+    "export_native",
+]
 
 PARTS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl", "APr", "APc", "APf")
 """COCO's twelve figures: average precision over IoU 0.50 to 0.95, at 0.50, at 0.75, and of small, medium and large objects;

@@ -80,6 +80,14 @@ RECIPES = {
     ),
 }
 
+ABOUT = {
+    "paper": "ViT-B: 100 epochs, base rate 5e-4, layer decay 0.65, drop path 0.1 (mae FINETUNE.md)",
+    "paper-large": "ViT-L: 50 epochs, base rate 1e-3, layer decay 0.75, drop path 0.2 (mae FINETUNE.md)",
+    "paper-huge": "ViT-H: the same with drop path 0.3 (mae FINETUNE.md)",
+    "demo": "two epochs without mixing and erasing, for the embedded digits (own choice)",
+}
+"""What tells the recipes apart, and where each comes from."""
+
 DEVIATIONS: tuple[str, ...] = (
     "one draw of mixup or cutmix is for a whole micro-batch of a process; in the published run for the 32 images of each of 32 "
     "processes (16 of 64 for ViT-H)",

@@ -47,6 +47,13 @@ RECIPES = {
     "demo": Config(pool="mean", crop_ratio=1.0),
 }
 
+ABOUT = {
+    "paper": "class token, 20 nearest by cosine similarity, temperature 0.07; 10, 100 and 200 beside it (dino eval_knn.py)",
+    "mean": "the same by the mean of the patch tokens, which MAE trains (own choice)",
+    "demo": "mean of the patch tokens, nothing cropped away, for the embedded digits (own choice)",
+}
+"""What tells the recipes apart, and where each comes from."""
+
 
 def deviations(recipe: str, config: Config, source: "Source", run: Run) -> tuple[str, ...]:
     """What a record says beside the number; see `tasks.contract.Task`."""

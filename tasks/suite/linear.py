@@ -68,6 +68,15 @@ RECIPES = {
     "demo": Config(epochs=60, warmup_epochs=6, batch_size=256, base_lr=30.0, pool="mean", cached=True, crop_ratio=1.0),
 }
 
+ABOUT = {
+    "paper": "ViT-B: LARS at base rate 0.1, batch 16384, 90 epochs of random crops (arXiv 2111.06377, Table 10)",
+    "paper-large": "ViT-L: the same for 50 epochs (mae FINETUNE.md)",
+    "paper-huge": "ViT-H: the same for 50 epochs (mae FINETUNE.md)",
+    "cached": "any size: centre crops seen once, the best of ten rates on held-out training images; far cheaper (own choice)",
+    "demo": "mean of the patch tokens, seen once, 60 epochs, for the embedded digits (own choice)",
+}
+"""What tells the recipes apart, and where each comes from."""
+
 DEVIATIONS: tuple[str, ...] = (
     "batch norm takes its statistics over a whole micro-batch of a process; the published run over the 512 images of each of 32",
 )

@@ -39,6 +39,12 @@ RECIPES = {
     "demo": Config(pool="mean", crop_ratio=1.0, exponents=(-4.0, -2.0, 0.0), steps_per_decade=0, max_iter=300),
 }
 
+ABOUT = {
+    "paper": "L-BFGS, penalty searched from 1e-6 to 1e6 and refined to 8 steps a decade (CLIP, arXiv 2103.00020, A.3)",
+    "demo": "three penalties, mean of the patch tokens, for the embedded digits (own choice)",
+}
+"""What tells the recipes apart, and where each comes from."""
+
 DEVIATIONS: tuple[str, ...] = (
     "the penalty is chosen on a tenth of train; CLIP takes the validation split of a data set where there is one",
 )

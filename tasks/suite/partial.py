@@ -38,11 +38,24 @@ FIGURE_9 = (0.5, 1.0, 2.0, 4.0, 6.0, 12.0, 18.0)
 """Numbers of blocks of the figure, and the half block of the text. Its 0 blocks are the linear probe, its 24 full fine-tuning:
 tasks of their own."""
 
+
+def _which(blocks: float) -> str:
+    """A number of blocks in words."""
+    return {0.5: "the MLP of the last block", 1.0: "the last block"}.get(blocks, f"the last {blocks:g} blocks")
+
+
 RECIPES = {
     "paper": Config(),
     **{f"paper-{blocks:g}": Config(blocks=blocks) for blocks in FIGURE_9},
     "demo": Config(blocks=2.0, **{**finetune.RECIPES["demo"].model_dump(), "drop_path": 0.0}),
 }
+
+ABOUT = {
+    "paper": "ViT-L: the last 4 blocks, 50 epochs (arXiv 2111.06377, Figure 9, with the values of Table 9)",
+    **{f"paper-{blocks:g}": f"ViT-L: {_which(blocks)}, 50 epochs (the same places)" for blocks in FIGURE_9},
+    "demo": "the last 2 blocks, with the values of finetune:demo (own choice)",
+}
+"""What tells the recipes apart, and where each comes from."""
 
 DEVIATIONS: tuple[str, ...] = (
     "50 epochs; the paper chooses 50, 100 or 200 for each number of blocks and does not say which",

@@ -41,8 +41,8 @@ RECIPES: dict[str, Config] = {
     # arXiv 2111.06377 A.4, which also measured the supervised, MoCo v3 and BEiT rows of Table 5: 100 epochs at batch 16, of
     # 20,210 images; it searched the rate for each entry and names no other value, so those are mmseg's.
     "paper-100ep": Config(steps=126_313),
-    # No recipe of MAE ViT-L is released. This is BEiT-L's (mmseg configs/beit/beit-large_upernet_8xb1-amp-160k_ade20k-640x640.py:
-    # lr, layer decay, drop path) with the crops, steps and LayerScale of `paper`.
+    # No recipe of MAE ViT-L is released. This is BEiT-L's at 512 pixels (microsoft/unilm beit/semantic_segmentation/configs/beit/
+    # upernet/upernet_beit_large_24_512_slide_160k_ade20k_pt2ft.py), whose every value but LayerScale's is here, which is MAE's.
     "paper-large": Config(lr=2e-5, layer_decay=0.95, drop_path=0.2),
     # mmseg configs/vit/vit_deit-b16_mln_upernet_8xb2-160k_ade20k-512x512.py and _base_/models/upernet_vit-b16_ln_mln.py: 45.46.
     "supervised": Config(
@@ -105,6 +105,24 @@ RECIPES: dict[str, Config] = {
         steps=500,
     ),
 }
+
+ABOUT = {
+    "paper": "MAE ViT-B: UPerNet, 160k steps at 512 pixels, sliding windows (mmseg mae-base_upernet_8xb2-amp-160k)",
+    "paper-ms": "the same, predictions averaged over six scales and mirror images (mmseg 0.x img_ratios)",
+    "paper-100ep": "the same for 100 epochs, the length of the MAE paper (arXiv 2111.06377, A.4)",
+    "paper-large": "MAE ViT-L: paper with the rate, layer decay and drop path of BEiT-L (none is released)",
+    "supervised": "supervised ViT-B or DeiT-B: UPerNet, 160k steps, whole images (mmseg vit_deit-b16_mln_upernet_8xb2-160k)",
+    "beit": "BEiT-B, pretrained only: UPerNet, 160k steps at 512 pixels (unilm upernet_beit_base_12_512_slide_160k_ade20k_pt)",
+    "beit-640": "BEiT-B, fine-tuned on ImageNet-22K: the same at 640 pixels (mmseg beit-base_upernet_8xb2-160k)",
+    "beit-640-ms": "the same, predictions averaged over six scales and mirror images",
+    "beit-large-640": "BEiT-L: the same at 640 pixels (mmseg beit-large_upernet_8xb1-amp-160k)",
+    "linear": "frozen backbone, one linear layer, 40k steps (dinov2 ade20k_linear_config.py)",
+    "linear-ms": "the same on the last four blocks, 640 pixels, five scales (dinov2 ade20k_ms_config.py)",
+    "frozen": "UPerNet on a frozen backbone: what its features hold as they are (own choice)",
+    "fast": "a tenth of the steps of paper with smaller heads: tells checkpoints apart early (own choice)",
+    "demo": "500 steps at 48 pixels: about a minute on a CPU, for the embedded scenes (own choice)",
+}
+"""What tells the recipes apart, and where each comes from."""
 
 BY_PILLOW = "images are decoded by Pillow and not turned by their orientation tag; mmseg decodes by OpenCV"
 WHOLE_PATCHES = "crops are whole patches; DINOv2 crops {} pixels and pads each crop to whole patches"
