@@ -14,7 +14,9 @@ setup_app = typer.Typer(help="Install what pip alone cannot.", context_settings=
 
 
 @show_app.command("recipe")
-def show_recipe(name: Annotated[str, typer.Argument(metavar="TASK:RECIPE", help="Of a task or an objective.")]) -> None:
+def show_recipe(
+    name: Annotated[str, typer.Argument(metavar="TASK[:RECIPE]", help="Of a task or an objective; paper where none is named.")],
+) -> None:
     """Every setting of a recipe."""
     from mae_bench.start import recipe_text
 

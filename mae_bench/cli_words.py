@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 ADVANCED = "Machine"
-KINDS = "models|tasks|objectives|datasets|formats|recipes|layouts|ablations"
+KINDS = "models|archs|tasks|recipes|objectives|ablations|datasets|formats|layouts"
 
 Out = Annotated[
     Path, typer.Option("-o", "--output", metavar="OUT", file_okay=False, help="Folder for everything; the same one goes on.")

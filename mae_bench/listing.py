@@ -5,11 +5,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 from backbones.released import releases
+from mae_bench.choose import changes_of
 from mae_bench.core import find
 from mae_bench.core.config import nearest
-from mae_bench.core.errors import ConfigError
+from mae_bench.core.errors import ConfigError, EnvironmentFault
+from mae_bench.core.wording import shown
 
 TASKS = "tasks.suite"
 OBJECTIVES = "mae_bench.objectives"
@@ -44,11 +47,10 @@ def listing(what: str) -> list[Item]:
         return [Item(name.replace("_", "-"), summary(ABLATIONS, name)) for name in find.names(ABLATIONS)]
     if what == "layouts":
         return [Item(name.replace("_", "-"), summary(LAYOUTS, name)) for name in find.names(LAYOUTS)]
-    if what == "models":
-        return list(_models())
-    if what == "recipes":
-        return list(_recipes())
-    raise ConfigError(f"ls {what}: {nearest(what, [*rooms, 'models', 'recipes', 'layouts', 'ablations'])}")
+    others = {"archs": _archs, "models": _models, "recipes": _recipes}
+    if what in others:
+        return list(others[what]())
+    raise ConfigError(f"ls {what}: {nearest(what, [*rooms, *others, 'layouts', 'ablations'])}")
 
 
 def summary(room: str, name: str) -> str:
@@ -82,7 +84,7 @@ def keys(room: str, name: str, variable: str) -> list[str]:
 def _models() -> Iterable[Item]:
     for name in find.names(ZOO):
         for variant in keys(ZOO, name, "VARIANTS"):
-            yield Item(variant, f"architecture of {name}; random:{variant} has random weights")
+            yield Item(variant, f"random weights (random:{variant} says the same); its size: mae-bench ls archs")
     for name, release in releases().items():
         yield Item(name, release.told)
     yield Item("timm:NAME", "a pretrained model of timm by its name, such as timm:vit_base_patch16_224.mae")
@@ -91,11 +93,36 @@ def _models() -> Iterable[Item]:
     yield Item("NAME=SRC", "any of these under a name of its own in tables")
 
 
+def _archs() -> Iterable[Item]:
+    """Architectures with their sizes; the one listing that needs torch, which knows them."""
+    for name in find.names(ZOO):
+        zoo = find.load(ZOO, name, what="architecture family")
+        for variant, arch in zoo.VARIANTS.items():
+            backbone = zoo.empty(arch, zoo.spec_of(arch, method="", pretrain_data=""))
+            millions = sum(parameter.numel() for parameter in backbone.parameters()) / 1e6
+            height, width = backbone.spec.image_size
+            sizes = f"{arch.depth} blocks of width {arch.embed_dim}, {arch.num_heads} heads, patch {arch.patch_size}"
+            yield Item(variant, f"{millions:.1f} M parameters: {sizes}, {height} x {width} pixels ({name})")
+
+
 def _recipes() -> Iterable[Item]:
     for room in (TASKS, OBJECTIVES):
         for name in find.names(room):
-            for recipe in keys(room, name, "RECIPES"):
-                yield Item(f"{name}:{recipe}", summary(room, name))
+            try:
+                file = find.load(room, name, what="file")
+            except EnvironmentFault as error:
+                yield Item(name, str(error))
+                continue
+            yield from (Item(f"{name}:{recipe}", about_recipe(file, recipe)) for recipe in file.RECIPES)
+
+
+def about_recipe(file: ModuleType, recipe: str) -> str:
+    """What tells a recipe from the others of its task or objective: its own line, else what it changes of `paper`."""
+    told = getattr(file, "ABOUT", {}).get(recipe)
+    if told:
+        return str(told)
+    changes = changes_of(file.RECIPES[recipe], file.RECIPES.get("paper", file.RECIPES[recipe]))
+    return " ".join(f"{key}={shown(value)}" for key, value in changes.items()) or "its own defaults"
 
 
 def _parse(room: str, name: str) -> ast.Module:

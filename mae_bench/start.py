@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from mae_bench.choose import split_task
 from mae_bench.core import find
 from mae_bench.core.config import Config, nearest, parse_assignments
 from mae_bench.core.errors import ConfigError
-from mae_bench.listing import OBJECTIVES, TASKS
+from mae_bench.listing import OBJECTIVES, TASKS, about_recipe
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -76,18 +77,19 @@ def _plan(asked: Asked, out: Path, options: "Options") -> "tuple[Plan, Limits]":
 
 
 def recipe_text(name: str) -> str:
-    """Every setting of `TASK:RECIPE` or `OBJECTIVE:RECIPE`, as YAML.
+    """Every setting of `TASK:RECIPE` or `OBJECTIVE:RECIPE`, as YAML; without a recipe that of `paper`.
 
     Raises:
         ConfigError: there is no such file or recipe.
     """
-    owner, _, recipe = name.partition(":")
+    owner, recipe = split_task(name)
     room = TASKS if owner in find.names(TASKS) else OBJECTIVES
     known = [*find.names(TASKS), *find.names(OBJECTIVES)]
     if owner not in known:
         raise ConfigError(f"{owner!r} is neither a task nor an objective; {nearest(owner, known)}")
-    recipes: dict[str, Config] = find.load(room, owner, what="task").RECIPES
+    file = find.load(room, owner, what="task")
+    recipes: dict[str, Config] = file.RECIPES
     if recipe not in recipes:
-        raise ConfigError(f"unknown recipe {name!r}; {nearest(recipe, list(recipes))}")
-    settings = yaml.safe_dump(recipes[recipe].model_dump(mode="json"), sort_keys=False)
-    return f"# {name}, digest {recipes[recipe].digest()}\n{settings}"
+        raise ConfigError(f"unknown recipe {owner}:{recipe}; {nearest(recipe, list(recipes))}")
+    settings = yaml.safe_dump(recipes[recipe].model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return f"# {owner}:{recipe}, digest {recipes[recipe].digest()}\n# {about_recipe(file, recipe)}\n{settings}"

@@ -169,7 +169,8 @@ def test_status_and_report(call, out, tmp_path):
         ("datasets", ("folder", "coco", "ade20k")),
         ("formats", ("mae",)),
         ("layouts", ("mae-table1", "mae-table7", "fig5", "fig7", "fig9", "robustness", "matrix", "sweep")),
-        ("recipes", ("knn:paper", "mae:demo", "detection:demo")),
+        ("archs", ("vit_base_patch16", "vit_demo_patch8")),
+        ("recipes", ("knn:paper", "mae:demo", "detection:demo", "partial:paper-0.5")),
     ],
 )
 def test_ls(call, what, names):
