@@ -1,6 +1,7 @@
 """A pretraining run: from an objective, an architecture and images to a checkpoint that `-m` takes as it is."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -78,6 +79,7 @@ def pretrain(
         Stopped: a signal came; the state is saved.
     """
     module, config, facts = _resolve(objective, arch, data, overrides, run, recipe)
+    run = replace(run, max_skipped=config.max_skipped)
     weights = run.out / WEIGHTS
     if finished(run.out, facts):
         return weights
@@ -160,7 +162,7 @@ def build_model(module: ModuleType, arch: str, data: DataHandle, config: Pretrai
 def _check_shardable(model: nn.Module) -> None:
     """See that weights may be cut over processes: every block is called whole, and nothing else follows them."""
     backbone = _backbone(model)
-    if hasattr(model, "before_step"):
+    if hasattr(model, "teacher_backbone"):
         raise ConfigError("--sharded with an objective that has a teacher is not supported; leave it out")
     if getattr(backbone, "arch", None) is not None and getattr(cast(Any, backbone).arch, "on_grid", False):
         raise ConfigError(

@@ -25,7 +25,7 @@ LOG = "log.txt"
 VERSIONS = ("torch", "torchvision", "timm", "accelerate", "numpy", "pillow", "lightly")
 
 # Settings that change how a training runs and not what comes of it.
-NOT_SHAPING = ("cache", "checkpointing", "probe_every")
+NOT_SHAPING = ("cache", "checkpointing", "max_skipped", "probe_every")
 
 
 def facts_of(objective: str, recipe: str, arch: str, data: DataHandle, config: PretrainConfig, run: Run) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from backbones.contract import Backbone, BackboneSpec
 from backbones.vit import TimmViT
 from mae_bench.core.find import missing
 from mae_bench.objectives._parts import initialise_vit, synchronised, to_input
+from mae_bench.objectives._teacher import LOOK_EVERY, health
 from mae_bench.objectives._views import View, views_of
 from mae_bench.objectives.simclr import Config
 
@@ -26,14 +27,20 @@ class Contrastive(nn.Module):
             backbone.net.patch_embed.requires_grad_(not config.freeze_patch_projection)
         self.head = synchronised(head(backbone.spec.embed_dim, config.hidden_dim, config.output_dim))
         self.loss = loss(temperature=config.temperature, gather_distributed=torch.distributed.is_available())
+        self.look = True
+
+    def before_step(self, step: int, steps: int) -> None:
+        """Look for signs of collapse now and then."""
+        self.look = step % LOOK_EVERY == 0
 
     def forward(self, views: Tensor) -> dict[str, Tensor]:
         """Loss of a batch of pairs of uint8 views (B, 2, 3, H, W)."""
         (features,) = self.backbone(to_input(views.transpose(0, 1).flatten(0, 1), self.backbone.spec))
-        first, second = self.head(features.pool(self.config.pool)).float().chunk(2)
+        pooled = features.pool(self.config.pool)
+        first, second = self.head(pooled).float().chunk(2)
         # Similarities divided by a small temperature need all their digits.
         with torch.autocast(first.device.type, enabled=False):
-            return {"contrast": self.loss(first, second)}
+            return {"contrast": self.loss(first, second), **(health(pooled) if self.look else {})}
 
 
 def two_views(config: Config, spec: BackboneSpec) -> Callable[[Tensor], Tensor]:

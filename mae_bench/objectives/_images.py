@@ -1,5 +1,6 @@
 """The images that a pretraining draws its samples from."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -8,8 +9,11 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
+from mae_bench.core.errors import InputError
 from mae_bench.objectives._cropping import Picture
 from tasks.data import LabelledSplit
+
+log = logging.getLogger(__name__)
 
 CACHE_BYTES = 512 * 2**20
 """Decoded images that take less are kept in memory."""
@@ -24,7 +28,8 @@ class Images:
     split: LabelledSplit
     sample: Callable[[Any, int], Any]
     """Takes an image and its label; what `Objective.sample` makes."""
-    decoded: list[Tensor] | None = None
+    decoded: list[Tensor | None] | None = None
+    """Images in memory; None for one that could not be decoded, which is tried again, and skipped, when it is drawn."""
     reduced: bool = False
     """Whether crops are decoded at reduced scale: `sample` is then given a `Picture`."""
 
@@ -34,9 +39,8 @@ class Images:
 
     def __getitem__(self, index: int) -> Any:
         """One sample, with whatever random augmentation the objective asks for."""
-        if self.decoded is not None:
-            image = self.decoded[index]
-        else:
+        image = None if self.decoded is None else self.decoded[index]
+        if image is None:
             image = Picture(self.split.encoded(index)) if self.reduced else read(self.split, index)
         return self.sample(image, self.split.labels[index])
 
@@ -44,6 +48,14 @@ class Images:
 def read(split: LabelledSplit, index: int) -> Tensor:
     """One image as (3, H, W) uint8; a view of rows, columns, colours, which is what random crops are fastest on."""
     return torch.from_numpy(split.encoded(index).pixels()).permute(2, 0, 1)
+
+
+def _readable(split: LabelledSplit, index: int) -> Tensor | None:
+    """What `read` gives, or None for an image that cannot be decoded."""
+    try:
+        return read(split, index)
+    except InputError:
+        return None
 
 
 def load_images(split: LabelledSplit, sample: Callable[[Any, int], Any], cache: str, *, reduced: bool = False) -> Images:
@@ -59,14 +71,28 @@ def load_images(split: LabelledSplit, sample: Callable[[Any, int], Any], cache: 
         return Images(split, sample, reduced=True)
     looked_at = range(0, len(split), max(1, len(split) // SIZES_LOOKED_AT))
     if cache == "auto":
-        mean_bytes = sum(read(split, index).numel() for index in looked_at) / len(looked_at)
-        cache = "always" if mean_bytes * len(split) < CACHE_BYTES else "never"
-    decoded = [read(split, index) for index in range(len(split))] if cache == "always" else None
+        sizes = [image.numel() for index in looked_at if (image := _readable(split, index)) is not None]
+        cache = "always" if sizes and sum(sizes) / len(sizes) * len(split) < CACHE_BYTES else "never"
+    decoded = [_readable(split, index) for index in range(len(split))] if cache == "always" else None
     return Images(split, sample, decoded)
 
 
 def held_out(split: LabelledSplit, count: int, size: tuple[int, int]) -> Tensor:
-    """Images spread evenly over a split, brought to one size, (B, 3, H, W) uint8."""
+    """Images spread evenly over a split, brought to one size, (B, 3, H, W) uint8; the next one for one that cannot be read.
+
+    Raises:
+        InputError: none can be read.
+    """
     count = min(count, len(split))
-    chosen = [read(split, number * len(split) // count) for number in range(count)]
-    return torch.stack([functional.resize(image, list(size), antialias=True) for image in chosen])
+    found = [_from(split, number * len(split) // count) for number in range(count)]
+    return torch.stack([functional.resize(image, list(size), antialias=True) for image in found])
+
+
+def _from(split: LabelledSplit, first: int) -> Tensor:
+    """The first image that can be read, from a number on and around."""
+    for index in (*range(first, len(split)), *range(first)):
+        try:
+            return read(split, index)
+        except InputError as error:
+            log.warning("%s; the next image is taken instead", error)
+    raise InputError(f"none of {len(split)} images can be read; see the warnings before this, or `mae-bench data check`")

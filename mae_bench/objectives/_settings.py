@@ -58,6 +58,9 @@ class PretrainConfig(Config):
     reduced_decode: bool = False
     """Whether a JPEG is decoded at 1/2, 1/4 or 1/8 of its resolution where a crop needs no more: faster for large photographs,
     and not the same pixels. Nothing is then kept in memory."""
+    max_skipped: float = Field(default=0.001, ge=0, le=1)
+    """Share of the training images that may be damaged, rounded up to whole images: they are left out and named in
+    `skipped.jsonl`. 0 ends the training at the first."""
     probe_every: int = Field(default=0, ge=0)
     """Epochs between two measurements by kNN and a linear probe, which change nothing of the training; 0 is off."""
 

@@ -106,6 +106,9 @@ def test_contrastive_loss_is_nt_xent():
     views = torch.stack([images(), images().flip(0)], dim=1)
     loss = model(views)["contrast"]
     model.zero_grad()
+    assert model(views)["log/feature_std"] > 0  # a sign of collapse, looked for now and then
+    model.before_step(1, 100)
+    assert list(model(views)) == ["contrast"]
 
     with torch.no_grad():  # the formula of arXiv 2002.05709, section 2.1, pair by pair
         (features,) = model.backbone(to_input(torch.cat([views[:, 0], views[:, 1]]), SPEC))
