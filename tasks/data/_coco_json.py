@@ -13,6 +13,8 @@ from tasks.data import some
 PARTS = ("images", "annotations", "categories")
 # Measured: 6.4 bytes of memory for a byte of polygons and boxes read and cleaned, at the peak.
 MEMORY_PER_BYTE = 7
+MOST = 2**63
+"""Ids have to fit into 64 bits, as in pycocotools."""
 
 
 def read(path: Path, name_of: Callable[[dict[str, Any]], object] | None = None) -> dict[str, list[dict[str, Any]]]:
@@ -100,7 +102,7 @@ def _check_shape(path: Path, data: Any) -> None:
 def _check_ids(path: Path, part: str, items: list[dict[str, Any]]) -> None:
     """Ids are whole numbers, as the format says: pycocotools keeps those of annotations in float arrays."""
     ids = [item.get("id") for item in items]
-    wrong = [number for number in ids if type(number) is not int]
+    wrong = [number for number in ids if type(number) is not int or not -MOST <= number < MOST]
     _refuse(path, f"{part} without a whole-number id", wrong, "number them from 1", show=repr)
     repeated = [number for number, count in Counter(ids).items() if count > 1]
     _refuse(path, f"{part} share an id", repeated, "ids have to be unique")

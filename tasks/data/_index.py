@@ -38,15 +38,33 @@ def indexed(folder: Path, name: str, files: Sequence[Path], version: int, build:
         build: makes the arrays; texts as `pack` makes them.
     """
     key = json.dumps([version, [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]])
-    places = [folder / f".{name}{SUFFIX}", _user_cache() / f"{hashlib.sha256(bytes(folder / name)).hexdigest()[:24]}{SUFFIX}"]
+    places = [folder / f".{name}{SUFFIX}", user_cache(folder / name)]
+    return kept(places, key, build, f"{len(files)} files of {folder}")
+
+
+def kept(places: Sequence[Path], key: str, build: Callable[[], Arrays], what: str) -> Arrays:
+    """Give what `build` finds, from the last time where it was kept under the same key.
+
+    Args:
+        places: files to keep it in; the first that can be written is taken.
+        key: says what it was made of.
+        build: makes the arrays.
+        what: is read, for the log.
+    """
     for place in places:
         found = _read(place, key)
         if found is not None:
             return found
-    log.info("listing %d files of %s, once", len(files), folder)
+    log.info("reading %s, once", what)
     found = build()
     _keep(places, {**found, "key": pack([key])})
     return found
+
+
+def user_cache(name: Path | str) -> Path:
+    """File in the user's cache for a place on disk."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mae-bench"
+    return base / f"{hashlib.sha256(os.fsencode(name)).hexdigest()[:24]}{SUFFIX}"
 
 
 def pack(texts: Iterable[str]) -> np.ndarray:
@@ -80,8 +98,4 @@ def _keep(places: Sequence[Path], arrays: Arrays) -> None:
             return write_bytes(place, content.getvalue())
         except EnvironmentFault as error:
             reasons.append(str(error))
-    log.warning("the list of files is not kept and will be made again: %s", "; ".join(reasons))
-
-
-def _user_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mae-bench"
+    log.warning("what was read is not kept and will be read again: %s", "; ".join(reasons))

@@ -5,7 +5,7 @@ format works: polygons or run-length masks or boxes alone, crowd regions, images
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,7 +14,7 @@ from PIL import Image
 
 from mae_bench.core.errors import InputError
 from tasks.data import Info, Which, _coco_json, need_folder, some, spread
-from tasks.data._coco_objects import clean
+from tasks.data._coco_kept import content_of
 from tasks.images import read_rgb, read_size
 
 INFO = Info(
@@ -103,37 +103,42 @@ def load(root: Path, which: Which) -> CocoSplit:
         InputError: broken structure, missing images, sizes that differ, or no usable object.
     """
     json_path, image_root = _locate(root, which)
-    return make_split(json_path, image_root, _coco_json.read(json_path))
+    return make_split(json_path, image_root, lambda: _coco_json.read(json_path))
 
 
 def make_split(
-    json_path: Path, image_root: Path, data: Mapping[str, list[dict[str, Any]]], *, federated: bool = False
+    json_path: Path,
+    image_root: Path,
+    read: Callable[[], dict[str, list[dict[str, Any]]]],
+    *,
+    layout: str = INFO.name,
+    federated: bool = False,
 ) -> CocoSplit:
-    """Make a split of the content of an annotation file, after looking at the image files.
+    """Make a split of an annotation file, after looking at the image files.
 
     Args:
-        json_path: for messages and the fingerprint.
+        json_path: the file.
         image_root: what file names are relative to.
-        data: what `_coco_json.read` gives.
+        read: reads and checks it, and gives what `_coco_json.read` gives.
+        layout: whose rules these are.
         federated: see `CocoSplit.federated`.
 
     Raises:
         InputError: missing images, sizes that differ, or no usable object.
     """
-    images = sorted(data["images"], key=lambda image: image["id"])
+    content = content_of(json_path, layout, read)
+    images, cleaned = content.images, content.cleaned
     _check_files(json_path, image_root, images)
     _check_sizes(json_path, image_root, images)
-    cleaned = clean(images, data["annotations"])
     if not any(not item["iscrowd"] for items in cleaned.by_image.values() for item in items):
         kinds = sorted({entry["kind"] for entry in cleaned.skipped})
         raise InputError(f"{json_path}: no usable object ({some(kinds) or 'only crowds or nothing'}); correct the annotations")
-    categories = sorted(data["categories"], key=lambda category: category["id"])
     return CocoSplit(
         image_root,
         json_path,
         images,
         cleaned.by_image,
-        categories,
+        content.categories,
         cleaned.has_masks,
         federated=federated,
         skipped=cleaned.skipped,

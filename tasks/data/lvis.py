@@ -39,9 +39,7 @@ def load(root: Path, which: Which) -> CocoSplit:
         InputError: broken structure, missing images, sizes that differ, or no usable object.
     """
     path = _locate(root, which)
-    data = _coco_json.read(path, _file_name)
-    _check_federation(path, data)
-    return make_split(path, root, data, federated=True)
+    return make_split(path, root, lambda: _read(path), layout=INFO.name, federated=True)
 
 
 def _locate(root: Path, which: Which) -> Path:
@@ -50,6 +48,12 @@ def _locate(root: Path, which: Which) -> Path:
     if not found:
         raise InputError(f"{root} has no annotations/{name}; the layout is {'; '.join(INFO.layout.splitlines())}")
     return found[0]
+
+
+def _read(path: Path) -> dict[str, list[dict[str, Any]]]:
+    data = _coco_json.read(path, _file_name)
+    _check_federation(path, data)
+    return data
 
 
 def _file_name(image: dict[str, Any]) -> object:
