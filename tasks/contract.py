@@ -27,7 +27,8 @@ class Task(Protocol):
 
     It may also have `ABOUT`, a line by recipe that tells it from the others and names its source; `VERSION`, a number that is
     raised when the same settings come to mean another number (1 without it); `DEVIATIONS`, lines about where its `paper` recipes
-    differ from what they are named after; `deviations(recipe, config, source, run)`, further such lines about one cell; and
+    differ from what they are named after; `deviations(recipe, config, source, run)`, further such lines about one cell;
+    `by_class(out)`, name and numbers of each class, of what `evaluate` left in its folder; and
     `export_native(source, config, path)`, which writes the config of the task's framework, and gets the cell's data too where it
     has a parameter `handle`.
     """

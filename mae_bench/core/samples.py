@@ -96,7 +96,7 @@ class Skipped:
     def forget(self) -> None:
         """Begin anew, as a training does that starts from its first step; what others have skipped stays."""
         if self._path.exists():
-            kept = [line for line in _lines(self._path) if line.get("by") != self._by]
+            kept = [line for line in read_lines(self._path) if line.get("by") != self._by]
             write_text(self._path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def add(self, failure: Failure) -> None:
@@ -108,7 +108,7 @@ class Skipped:
         """
         if self.limit == 0 or not isinstance(failure.error, InputError):
             raise failure.error
-        known = {line["index"] for line in _lines(self._path) if line.get("by") == self._by}
+        known = {line["index"] for line in read_lines(self._path) if line.get("by") == self._by}
         if failure.number in known:
             return
         append_line(self._path, {"split": "train", "index": failure.number, "reason": str(failure.error), "by": self._by})
@@ -119,7 +119,7 @@ class Skipped:
 
 def skipped_images(out: Path) -> int:
     """Number of training images that a run has skipped."""
-    return len({line["index"] for line in _lines(out / FILE) if "index" in line})
+    return len({line["index"] for line in read_lines(out / FILE) if "index" in line})
 
 
 def unpack(batches: Iterable[Loaded], skipped: Skipped | None, *, shorten: bool = False) -> Iterator[Any]:
@@ -166,7 +166,7 @@ def in_order(
     return unpack(loader, skipped, shorten=True)
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Every whole line; one cut by a kill, which can only be the last, is passed over."""
     if not path.exists():
         return

@@ -10,12 +10,13 @@ SIZES = {"paper": (768, 12), "paper-large": (1024, 24), "paper-huge": (1280, 32)
 NAMES = {(768, 12): "ViT-B", (1024, 24): "ViT-L", (1280, 32): "ViT-H"}
 
 
-def other_size(source: "Source", recipe: str) -> tuple[str, ...]:
-    """A line where the values of a recipe were published for a network of another size."""
-    meant, found = SIZES.get(recipe), (source.spec.embed_dim, source.spec.depth)
+def other_size(source: "Source", recipe: str, like: str = "") -> tuple[str, ...]:
+    """A line where the values of a recipe were published for a network of another size; `like` is one of `SIZES` of its size."""
+    meant, found = SIZES.get(like or recipe), (source.spec.embed_dim, source.spec.depth)
     if meant is None or meant == found:
         return ()
-    fitting = next((f"; {name} is that of this size" for name, size in SIZES.items() if size == found), "")
+    others = () if like else SIZES.items()
+    fitting = next((f"; {name} is that of this size" for name, size in others if size == found), "")
     width, depth = found
     return (f"recipe {recipe} has the values of {NAMES[meant]}, and this network has width {width} and depth {depth}{fitting}",)
 

@@ -17,6 +17,7 @@ from tasks.edges.detection_ap import Prediction, average_precision, headline
 from tasks.edges.detection_data import Images, eval_images
 from tasks.edges.detection_model import Detector
 from tasks.edges.detection_pictures import draw
+from tasks.suite.detection import PER_CLASS
 
 if TYPE_CHECKING:
     from mae_bench.core.run import Run
@@ -33,7 +34,7 @@ def measure(model: Detector, split: "CocoSplit", config: "Config", run: "Run", *
         log.warning("detection: %d predictions whose score or box is no finite number are left out", broken)
     figures = average_precision(found, split, masks=masks, fast=config.evaluator == "fast")
     if comm.is_main_process():
-        write_json(run.out / "per_class.json", figures)
+        write_json(run.out / PER_CLASS, figures)
         results = [{**one, "category_id": split.category_ids[one["category_id"]]} for some in found.values() for one in some]
         write_text(run.out / "predictions.json", json.dumps(results))
         draw(found, split, run.out / "predictions.png", masks=masks)

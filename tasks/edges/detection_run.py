@@ -7,10 +7,11 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from backbones.layers import layer_ids
+from mae_bench.core import processes
 from mae_bench.core.engine import Training, train
 from mae_bench.core.errors import ConfigError
 from mae_bench.core.files import write_text
-from mae_bench.core.samples import FILE
+from mae_bench.core.samples import FILE, read_lines
 from tasks.common.train import seeded, training_key
 from tasks.edges.detection_ap import check_evaluator
 from tasks.edges.detection_data import TrainImages, class_weights, use_masks
@@ -92,13 +93,17 @@ def training(model: Detector, split: "CocoSplit", config: "Config", *, masks: bo
 
 
 def note_skipped(run: "Run", **splits: "CocoSplit") -> None:
-    """Name the annotations that could not be used in `skipped.jsonl`, and say how many they are."""
-    path = run.out / FILE
-    others = [line for line in path.read_text().splitlines() if '"by": "annotations"' not in line] if path.exists() else []
+    """Name the annotations that could not be used in `skipped.jsonl`, and say how many they are.
+
+    Lines of others, such as images that a training now resumed could not read, stay; a line that a kill has cut goes.
+    """
     mine = [{"split": which, **entry, "by": "annotations"} for which, split in splits.items() for entry in split.skipped]
     if mine:
-        write_text(path, "".join(f"{line}\n" for line in [*others, *map(json.dumps, mine)]))
         log.warning("detection: %d annotations are left out, listed in %s", len(mine), FILE)
+    path = run.out / FILE
+    if processes.is_main() and (mine or path.exists()):
+        others = [line for line in read_lines(path) if line.get("by") != "annotations"]
+        write_text(path, "".join(f"{json.dumps(line)}\n" for line in [*others, *mine]))
 
 
 def _local(config: "Config", run: "Run") -> "Config":

@@ -7,6 +7,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from mae_bench.core import config as core
 from mae_bench.core.optim import OptimConfig
 from mae_bench.core.schedule import ScheduleConfig
+from tasks.common.weights import WeightsConfig
 
 AtLeastTwo = Annotated[int, Field(ge=2)]
 GROUPS = 32
@@ -67,8 +68,11 @@ class HeadConfig(core.Config):
         return self
 
 
-class Config(core.Config):
-    """Settings of one fine-tuning on detection data and its evaluation."""
+class Config(WeightsConfig):
+    """Settings of one fine-tuning on detection data and its evaluation.
+
+    `weights` is a file with a whole detector in Detectron2's layout (`.pkl`, `.pth`), such as ViTDet's released ones.
+    """
 
     image_size: int = Field(default=1024, ge=64, multiple_of=32)
     """Side in pixels of the square that images are resized into and padded to."""
@@ -106,8 +110,6 @@ class Config(core.Config):
     """Micro-batches of a step in each process; a matter of memory."""
     steps: int = Field(ge=0)
     """Optimizer steps; 0 measures the detector of `weights` as it is."""
-    weights: str | None = None
-    """File with a whole detector in Detectron2's layout (`.pkl`, `.pth`), such as ViTDet's released ones, to begin from."""
     eval_batch_size: int = Field(default=1, ge=1)
     """Images at once in evaluation; a matter of speed."""
     evaluator: Literal["pycocotools", "fast"] = "pycocotools"

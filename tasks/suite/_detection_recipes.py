@@ -190,12 +190,39 @@ ABOUT = {
 }
 """What tells the recipes apart, and where each comes from."""
 
+ABOUT = {
+    "paper": "ViTDet ViT-B on COCO: Mask R-CNN, 100 epochs (Detectron2 mask_rcnn_vitdet_b_100ep.py)",
+    "paper-large": "the same for ViT-L (mask_rcnn_vitdet_l_100ep.py)",
+    "paper-huge": "the same for ViT-H, 75 epochs (mask_rcnn_vitdet_h_75ep.py)",
+    "paper-cascade": "ViTDet ViT-B on COCO: Cascade Mask R-CNN, 100 epochs (cascade_mask_rcnn_vitdet_b_100ep.py)",
+    "paper-cascade-large": "the same for ViT-L (cascade_mask_rcnn_vitdet_l_100ep.py)",
+    "paper-cascade-huge": "the same for ViT-H, 75 epochs (cascade_mask_rcnn_vitdet_h_75ep.py)",
+    "paper-lvis": "ViTDet ViT-B on LVIS: repeat factors, federated loss, 100 epochs (LVIS/mask_rcnn_vitdet_b_100ep.py)",
+    "paper-lvis-large": "the same for ViT-L (LVIS/mask_rcnn_vitdet_l_100ep.py)",
+    "paper-lvis-huge": "the same for ViT-H (LVIS/mask_rcnn_vitdet_h_100ep.py)",
+    "paper-lvis-cascade": "paper-lvis with Cascade Mask R-CNN (LVIS/cascade_mask_rcnn_vitdet_b_100ep.py)",
+    "paper-lvis-cascade-large": "the same for ViT-L (LVIS/cascade_mask_rcnn_vitdet_l_100ep.py)",
+    "paper-lvis-cascade-huge": "the same for ViT-H (LVIS/cascade_mask_rcnn_vitdet_h_100ep.py)",
+    "paper-mae": "MAE's COCO table, ViT-B: Mask R-CNN on an FPN, 100 epochs (arXiv 2111.11429; its code is not released)",
+    "paper-mae-large": "the same for ViT-L",
+    "frozen": "pyramid and heads alone on a frozen backbone, 12 epochs: what its features hold as they are (own choice)",
+    "fast": "paper at 512 pixels for 12 epochs, for any batch: tells checkpoints apart early (own choice)",
+    "demo": "300 steps at 96 pixels: a few minutes on a CPU, for the embedded scenes (own choice)",
+}
+"""What tells the recipes apart, and where each comes from."""
+
 _MAE = (  # the published side of each line: arXiv 2111.11429, sections 2 and 3, and arXiv 2111.06377, A.3
     "relative positions are decomposed and each block has its own; in arXiv 2111.11429 they are biases shared by all windowed "
-    "blocks and by all global ones",
-    "not stated there and taken from ViTDet: which parameters have no weight decay, the number of convolutions of the mask head, "
-    "initial weights of the pyramid; groups of the norm in its finest branch: 32",
-    "the rate and the weight decay are the ones chosen there for MAE ViT-B; there they were searched for each model on COCO val",
+    "blocks and by all global ones, beginning at zero except for BEiT, which brings its own, has layer scale and absolute "
+    "positions that begin at random",
+    "rate 8e-5 and weight decay 0.1 are the ones chosen there for MAE, by trainings of ViT-B for 25 epochs measured on COCO val; "
+    "MoCo v3 and a random start had the rate 1.6e-4 there, a random start also weight decay 0.2",
+    "the length is 100 epochs, the longest there for pretrained weights; a random start had up to 400",
+    "not stated there and taken from ViTDet: flips, the number of convolutions of the mask head, initial weights of the pyramid, "
+    "which parameters have no weight decay; from Detectron2: anchors, matching, thresholds, 100 detections an image, and 32 "
+    "groups of the norm in the finest branch of the pyramid; no layer decay is stated and none is used",
+    "weights are those given; published rows are of MAE of 1600 epochs with normalised pixels, BEiT of 800 epochs on "
+    "ImageNet-1K, MoCo v3 of 300 epochs, and supervised DeiT-B of 300 epochs or ViT-L of 200",
 )
 _LVIS = ("fractions of the repeat factors are rounded for several epochs at once; Detectron2 rounds them anew in each epoch",)
 

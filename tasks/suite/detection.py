@@ -5,6 +5,7 @@ those with Cascade Mask R-CNN, `paper-lvis*` those on LVIS. `paper-mae` and `pap
 the COCO table of the MAE paper (arXiv 2111.11429), as far as it is stated.
 """
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from mae_bench.core import find
@@ -27,6 +28,7 @@ __all__ = [
     "RECIPES",
     "Config",
     "HeadConfig",
+    "by_class",
     "deviations",
     "evaluate",
     "export_native",
@@ -42,6 +44,8 @@ def metric_name(part: str, kind: str) -> str:
     return f"{part}_{kind}"
 
 
+PER_CLASS = "per_class.json"
+"""File with all figures and the average precision of each class."""
 METRICS = tuple(Metric(metric_name(part, kind)) for part in PARTS for kind in ("box", "mask"))
 KIND = "detection"
 REQUIRES = ("detectron2", "fvcore", "pycocotools", "shapely")
@@ -53,6 +57,28 @@ DEVIATIONS: tuple[str, ...] = (
     "annotations that cannot be used (boxes that are empty or not finite, broken masks) are left out and listed",
 )
 """Where all `paper` recipes differ from those they are named after; every record of them says so."""
+NORM_BATCH = 64
+"""Images that synchronised batch norms see in arXiv 2111.11429: the whole batch."""
+
+
+def deviations(recipe: str, config: Config, source: "Source", run: "Run") -> tuple[str, ...]:
+    """What of this very cell differs from the recipe's own words, and which detector it began from."""
+    from mae_bench.core import processes
+    from tasks.common.deviations import other_size
+    from tasks.common.weights import content_of
+
+    found: list[str] = []
+    if recipe.startswith("paper"):
+        size = recipe.rpartition("-")[2]
+        found += other_size(source, recipe, like=f"paper-{size}" if size in ("large", "huge") else "paper")
+    if config.head.norm in ("BN", "SyncBN"):
+        apart = processes.world() if config.head.norm == "BN" or run.device == "cpu" else 1
+        images = config.scaled().batch_size // config.accumulate // apart
+        if images != NORM_BATCH:
+            found.append(f"batch norms see {images} images at once; {NORM_BATCH} in arXiv 2111.11429")
+    if config.weights is not None:
+        found.append(f"the detector began as {config.weights}, sha256 {content_of(config.weights)}")
+    return tuple(found)
 
 
 def evaluate(source: "Source", data: "DataHandle", config: Config, run: "Run") -> dict[str, float]:
@@ -71,6 +97,15 @@ def evaluate(source: "Source", data: "DataHandle", config: Config, run: "Run") -
     except ModuleNotFoundError as error:
         raise find.missing(error, "task detection") from error
     return detection_run.evaluate(source, data, config, run)
+
+
+def by_class(out: "Path") -> list[tuple[str, dict[str, float | None]]]:
+    """Name and AP of each class in label order, from the folder of a cell; None where the truth has no such object."""
+    figures = json.loads((out / PER_CLASS).read_text(encoding="utf-8"))
+    names = [entry["name"] for entry in next(iter(figures.values()))["classes"]]
+    return [
+        (name, {metric: values["classes"][label]["AP"] for metric, values in figures.items()}) for label, name in enumerate(names)
+    ]
 
 
 def export_native(source: "Source", config: Config, path: "Path", *, handle: "DataHandle | None" = None, **options: Any) -> None:

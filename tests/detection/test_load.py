@@ -11,7 +11,7 @@ import torch
 
 pytest.importorskip("detectron2")
 
-from mae_bench.core.errors import InputError
+from mae_bench.core.errors import ConfigError, InputError
 from mae_bench.core.run import Run
 from tasks.edges.detection_data import eval_images
 from tasks.edges.detection_load import load_detector
@@ -110,3 +110,15 @@ def test_cascade_into_a_plain_head_is_refused(detector, tmp_path):
     with pytest.raises(InputError, match="take the recipe and -m that the detector was trained with"):
         load_detector(detector(), str(path))
     load_detector(detector(**{"head.cascade": True}), str(path))
+
+
+def test_a_training_from_a_file_does_not_go_on_from_another_one(backbone, settings, make_coco, tmp_path):
+    """The path is the same, and so is the folder."""
+    path = native.write(native.build(native.vitdet(), seed=1), tmp_path / "model.pkl")
+    source, data = source_of(backbone, **native.FACTS), open_data(f"coco={make_coco()}")
+    config, run = settings.override({**VITDET, "weights": str(path), "steps": 1}), Run(out=tmp_path / "run")
+    first = detection.evaluate(source, data, config, run)
+    assert detection.evaluate(source, data, config, run) == first
+    native.write(native.build(native.vitdet(), seed=2), path)
+    with pytest.raises(ConfigError, match="holds a training with other settings"):
+        detection.evaluate(source, data, config, run)

@@ -1,0 +1,51 @@
+"""Settings that name a file with a whole network of a framework to begin from."""
+
+import os
+from pathlib import Path
+
+from pydantic import Field, field_validator
+
+from mae_bench.core import config as core
+
+
+class WeightsConfig(core.Config):
+    """Settings with a file of weights: its content is a part of what they are."""
+
+    weights: str | None = Field(default=None, min_length=1)
+    """File with a whole network to begin from, its path absolute."""
+
+    @field_validator("weights")
+    @classmethod
+    def _absolute(cls, path: str | None) -> str | None:
+        """The whole path, so that the cell can be run again from anywhere."""
+        return path if path is None else str(Path(path).expanduser().absolute())
+
+    def digest(self) -> str:
+        """The same of the settings with the content of the file in place of its path: another file is another cell.
+
+        Raises:
+            InputError: there is no such file.
+        """
+        if self.weights is None:
+            return super().digest()
+        return core.Config.digest(self.model_copy(update={"weights": f"sha256:{content_of(self.weights)}"}))
+
+
+def content_of(path: str) -> str:
+    """SHA-256 of a file; one that has not changed is hashed once in a process.
+
+    Raises:
+        InputError: there is no such file, or it cannot be read.
+    """
+    from backbones.opened import OpenFile
+
+    file = OpenFile(Path(path))
+    about = os.fstat(file.handle)
+    facts = path, about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns
+    if facts not in _HASHED:
+        _HASHED[facts] = file.sha256
+    return _HASHED[facts]
+
+
+_HASHED: dict[tuple[str, int, int, int, int], str] = {}
+"""What was hashed, by what tells that a file has not changed: settings are digested several times, and files have gigabytes."""

@@ -1,0 +1,137 @@
+"""What makes a cell of detection another cell, and what its record and its folder say of it."""
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mae_bench.core.errors import InputError
+from mae_bench.core.run import Run
+from tasks.suite import detection
+
+pytestmark = [
+    pytest.mark.edge,
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # pycocotools under NumPy 2
+]
+
+
+def test_another_file_of_weights_is_another_cell_whatever_its_path(tmp_path, monkeypatch):
+    path, moved = tmp_path / "detector.pkl", tmp_path / "moved.pkl"
+    path.write_bytes(b"one")
+    moved.write_bytes(b"one")
+    recipe = detection.RECIPES["demo"]
+    first = recipe.override({"weights": str(path)})
+    assert first.digest() != recipe.digest()
+    assert first.digest() == recipe.override({"weights": str(moved)}).digest()
+    before = first.digest()
+    path.write_bytes(b"two")
+    assert first.digest() != before
+    # Of any folder it is started in, and from any other it is run again in.
+    monkeypatch.chdir(tmp_path)
+    assert recipe.override({"weights": "detector.pkl"}) == first and str(first.weights) == str(path)
+
+
+def test_weights_that_are_not_there_are_named_before_anything_runs(tmp_path):
+    config = detection.RECIPES["demo"].override({"weights": str(tmp_path / "none.pkl")})
+    with pytest.raises(InputError, match=r"none\.pkl: No such file or directory"):
+        config.digest()
+
+
+def test_a_record_says_which_detector_it_began_from(source, tmp_path):
+    path = tmp_path / "detector.pkl"
+    path.write_bytes(b"one")
+    config = detection.RECIPES["demo"].override({"weights": str(path)})
+    (line,) = detection.deviations("demo", config, source, Run(tmp_path))
+    assert line.endswith("sha256 7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "width", "depth", "said"),
+    [
+        ("paper", 768, 12, None),
+        ("paper", 384, 12, "recipe paper has the values of ViT-B, and this network has width 384 and depth 12"),
+        ("paper-cascade-large", 1024, 24, None),
+        ("paper-lvis-huge", 1024, 24, "recipe paper-lvis-huge has the values of ViT-H"),
+        ("fast", 192, 12, None),
+    ],
+)
+def test_values_of_another_size_are_told(recipe, width, depth, said, tmp_path):
+    source: Any = SimpleNamespace(spec=SimpleNamespace(embed_dim=width, depth=depth))
+    found = detection.deviations(recipe, detection.RECIPES[recipe], source, Run(tmp_path))
+    assert (not found) if said is None else found[0].startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("changes", "device", "world", "images"),
+    [({}, "cuda", "8", None), ({}, "cpu", "2", 32), ({"accumulate": 4}, "cuda", "1", 16), ({"batch_size": 16}, "cuda", "1", 16)],
+)
+def test_smaller_batch_statistics_are_told(changes, device, world, images, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", world)
+    source: Any = SimpleNamespace(spec=SimpleNamespace(embed_dim=768, depth=12))
+    config = detection.RECIPES["paper-mae"].override(changes)
+    found = detection.deviations("paper-mae", config, source, Run(tmp_path, device=device))
+    assert found == (() if images is None else (f"batch norms see {images} images at once; 64 in arXiv 2111.11429",))
+
+
+def test_a_line_about_each_recipe():
+    assert set(detection.ABOUT) == set(detection.RECIPES)
+
+
+def test_unlike_seeds_train_unlike_detectors_and_like_ones_the_same(source, make_coco, settings, tmp_path):
+    pytest.importorskip("detectron2")
+    from tasks.handle import open_data
+
+    data = open_data(f"coco={make_coco()}")
+
+    def losses(name, seed):
+        detection.evaluate(source, data, settings, Run(out=tmp_path / name, seed=seed))
+        return [json.loads(line)["loss"] for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+
+    first = losses("a", 0)
+    assert first == losses("b", 0)
+    others = [losses(f"seed{seed}", seed) for seed in (1, 2)]
+    assert first[0] != others[0][0] != others[1][0] != first[0]
+
+
+def test_lines_of_a_training_now_resumed_stay(tmp_path, monkeypatch):
+    """A training has named an image, and was killed in the middle of another line; annotations were corrected in between."""
+    pytest.importorskip("detectron2")
+    from tasks.edges.detection_run import note_skipped
+
+    path, run = tmp_path / "skipped.jsonl", Run(tmp_path)
+    damaged = {"split": "train", "index": 4, "reason": "cannot decode", "by": "training"}
+    gone = {"split": "val", "id": 9, "kind": "no box", "by": "annotations"}
+    path.write_text(f'{json.dumps(gone)}\n{json.dumps(damaged)}\n{{"split": "tr')
+    split: Any = SimpleNamespace(skipped=[{"id": 3, "kind": "no mask"}])
+    wanted = [damaged, {"split": "train", "id": 3, "kind": "no mask", "by": "annotations"}]
+    for _ in range(2):
+        note_skipped(run, train=split)
+        assert [json.loads(line) for line in path.read_text().splitlines()] == wanted
+    split.skipped.clear()
+    note_skipped(run, train=split)
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [damaged]
+    # Of several processes, one writes.
+    monkeypatch.setenv("RANK", "1")
+    split.skipped.append({"id": 5, "kind": "no mask"})
+    note_skipped(run, train=split)
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [damaged]
+
+
+def test_a_resumed_training_keeps_the_names_of_damaged_images(source, make_coco, settings, tmp_path):
+    pytest.importorskip("detectron2")
+    from tasks.handle import open_data
+
+    root = make_coco(train=4)
+    place = root / "annotations" / "instances_train.json"
+    content = json.loads(place.read_text())
+    content["annotations"][2]["bbox"] = [5, 5, -3, 10]
+    place.write_text(json.dumps(content))
+    (root / "train" / "1.png").write_bytes(b"<html>")
+    data, run = open_data(f"coco={root}"), Run(out=tmp_path / "run", seed=1, max_skipped=0.5)
+    told = []
+    for _ in range(2):  # the second time the finished training is found
+        detection.evaluate(source, data, settings, run)
+        told.append([json.loads(line) for line in (run.out / "skipped.jsonl").read_text().splitlines()])
+    assert told[0] == told[1] or sorted(map(str, told[0])) == sorted(map(str, told[1]))
+    assert sorted(line["by"] for line in told[1]) == ["annotations", "training"]
