@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -23,7 +24,6 @@ def check_data(text: str, console: Console) -> int:
         InputError: the layout or the annotations cannot be used.
     """
     from tasks.handle import open_data
-    from tasks.images import read_rgb
 
     data = open_data(text)
     splits = {"train": data.split("train"), "val": data.split("val")}
@@ -32,20 +32,33 @@ def check_data(text: str, console: Console) -> int:
         for kind, count in Counter(entry["kind"] for entry in getattr(split, "skipped", ())).items():
             _say(console, f"{name}: {count} annotations are left out: {kind}")
     bad: list[str] = []
-    files = [Path(path) for split in splits.values() for path in split.files()]
+    noted: Counter[tuple[str, str]] = Counter()
+    files = [(name, Path(path)) for name, split in splits.items() for path in split.files()]
     progress = reporter(data.root)
     with progress.live():
         progress.start("decode", len(files))
-        for path in files:
+        for name, path in files:
             try:
-                read_rgb(path, exif=False)
+                noted[name, _examine(splits[name], path)] += 1
             except InputError as error:
                 bad.append(str(error))
             progress.advance(note=f"{len(bad)} bad" if bad else "")
+    for name, kind in sorted(key for key in noted if key[1]):
+        _say(console, f"{name}: {noted[name, kind]} {kind}")
     for line in bad[:MOST_TOLD]:
         _say(console, line)
     _say(console, f"{len(files)} files decoded, {len(bad)} bad; fingerprint {data.fingerprint}")
     return InputError.exit_code if bad else 0
+
+
+def _examine(split: Any, path: Path) -> str:
+    """Decode a file; what the split's own look at it found worth counting, if anything."""
+    if hasattr(split, "examine"):
+        return split.examine(path)
+    from tasks.images import read_rgb
+
+    read_rgb(path, exif=False)
+    return ""
 
 
 def _say(console: Console, line: str) -> None:

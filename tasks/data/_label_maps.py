@@ -6,6 +6,7 @@ is up to the data set.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,24 @@ class SegmentationSplit:
         Raises:
             InputError: the map is missing, damaged, or holds numbers that mean nothing here.
         """
-        path = self.pairs[index][1]
+        return self._classes(self.pairs[index][1])
+
+    def examine(self, path: Path) -> str:
+        """Decode one of `files` whole; what is to be counted of it, or nothing.
+
+        Raises:
+            InputError: it is missing, damaged, or a map with numbers that mean nothing here.
+        """
+        if path in self._maps:
+            return "" if np.any(self._classes(path) != IGNORED) else "label maps without a labelled pixel"
+        read_rgb(path, exif=False)
+        return ""
+
+    @cached_property
+    def _maps(self) -> frozenset[Path]:
+        return frozenset(label_map for _, label_map in self.pairs)
+
+    def _classes(self, path: Path) -> np.ndarray:
         stored = read_stored(path)
         found = np.frombuffer(self.lookup, np.uint8)[stored]
         if np.any(found == UNKNOWN):
@@ -138,7 +156,7 @@ def check_headers(pairs: list[tuple[Path, Path]], folder: Path) -> None:
 
 
 def check_labels(split: SegmentationSplit, folder: Path) -> set[int]:
-    """Raise InputError where maps hold numbers of no class; at most `MAPS_SAMPLED` maps are read.
+    """Raise InputError where maps hold numbers of no class, or none has a class; at most `MAPS_SAMPLED` maps are read.
 
     Returns:
         The numbers found.
@@ -153,4 +171,7 @@ def check_labels(split: SegmentationSplit, folder: Path) -> set[int]:
     if wrong:
         count = len(split.classes)
         raise InputError(f"{folder}: {len(wrong)} maps have labels of none of the {count} classes: {some(wrong)}; correct them")
+    if all(split.lookup[number] == IGNORED for number in found):
+        only = some(sorted(found))
+        raise InputError(f"{folder}: no pixel has a class; the maps hold {only} alone, which is ignored; correct them")
     return found

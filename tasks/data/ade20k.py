@@ -9,6 +9,7 @@ classes. `"first_label": 0` is for maps whose first class is 0, with 255 alone i
 
 from functools import cache
 from pathlib import Path
+from typing import NoReturn
 
 from mae_bench.core.errors import InputError
 from tasks.data import Info, Which, need_folder
@@ -41,8 +42,9 @@ RELEASE = "ADEChallengeData2016"
 def check(root: Path) -> None:
     """Raise InputError unless the four folders are there."""
     inside = _inside(root)
-    if (inside / "images").is_dir() and not (inside / "annotations").is_dir():
-        _refuse_full_release(inside / "images")
+    if not (inside / "annotations").is_dir():
+        for images in (inside / "images", *inside.glob("*/images")):
+            _refuse_full_release(images)
     for side in ("images", "annotations"):
         need_folder(inside / side, INFO.layout)
         for folder in FOLDERS.values():
@@ -67,7 +69,7 @@ def load(root: Path, which: Which) -> SegmentationSplit:
     split = SegmentationSplit(pairs, names, listed.palette if listed else None, lookup, (listed.path,) if listed else ())
     found = check_labels(split, maps)
     if listed and first is None:
-        _refuse_reduced(maps, listed, found)
+        _refuse_reduced(maps, listed, found, every=which == "train")
     return split
 
 
@@ -93,25 +95,43 @@ def _refuse_full_release(images: Path) -> None:
         raise InputError(f"{images}: this is full ADE20K, with *_seg.png beside the images; take SceneParse150 ({RELEASE}.zip)")
 
 
-def _refuse_reduced(maps: Path, listed: ClassList, found: set[int]) -> None:
-    """Maps that one was taken off already: 0 is a class in them, 255 is ignored, and the largest label never occurs."""
-    if found >= {0, IGNORED} and len(listed.names) not in found:
-        raise InputError(
-            f"{maps}: labels look counted from 0 (0 and {IGNORED} occur, {len(listed.names)} does not); "
-            f'say which in {LIST}: "first_label": 0, or 1 where 0 means not labelled'
-        )
+def _refuse_reduced(maps: Path, listed: ClassList, found: set[int], *, every: bool) -> None:
+    """Maps whose first class is 0: the largest label never occurs, and 255 is what is ignored or all below it do occur.
+
+    Args:
+        maps: folder of the maps.
+        listed: the classes.
+        found: numbers in the maps.
+        every: whether every class is expected in them, as in training; a validation split may well lack the last one.
+    """
+    last = len(listed.names)
+    if last in found or 0 not in found:
+        return
+    if IGNORED in found:
+        _refuse_unclear(maps, f"0 and {IGNORED} occur, {last} does not")
+    if every and found >= set(range(last)):
+        _refuse_unclear(maps, f"0 to {last - 1} occur, {last} does not")
+
+
+def _refuse_unclear(maps: Path, seen: str) -> NoReturn:
+    where = f'{LIST} ({{"classes": [...], "first_label": 0}})'
+    raise InputError(
+        f"{maps}: labels look counted from 0 ({seen}); say in {where} which the first is, 1 where 0 means not labelled"
+    )
 
 
 def _counted_classes(inside: Path) -> tuple[str, ...]:
     folder = inside / "annotations" / FOLDERS["train"]
-    largest = _largest_label(folder, folder.stat().st_mtime_ns)
+    found = _labels_in(folder, folder.stat().st_mtime_ns)
+    if found >= {0, IGNORED}:
+        _refuse_unclear(folder, f"0 and {IGNORED} occur")
+    largest = max(found - {IGNORED}, default=0)
     if largest == 0:
         raise InputError(f"{folder}: no map has a labelled pixel (1 to {MOST_CLASSES}); are the labels counted from 0?")
     return tuple(f"class {number + 1}" for number in range(largest))
 
 
 @cache
-def _largest_label(folder: Path, _changed: int) -> int:
+def _labels_in(folder: Path, _changed: int) -> frozenset[int]:
     """Read every training map, once for both splits; the time of the last change is part of the cache's key."""
-    numbers = (number for path in sorted(folder.glob("[!.]*.png")) for number in present(path) if number != IGNORED)
-    return max(numbers, default=0)
+    return frozenset(number for path in folder.glob("[!.]*.png") for number in present(path))

@@ -26,9 +26,9 @@ def test_release_folder_or_its_inside(ade20k, tmp_path_factory):
 
 
 def test_classes_from_a_list(ade20k):
-    (ade20k / "classes.json").write_text('["wall", "sky", "tree", "door"]')
+    (ade20k / "classes.json").write_text('["wall", "sky", "tree"]')
     split = layout.load(ade20k, "train")
-    assert split.classes == ("wall", "sky", "tree", "door") and split.texts() == (ade20k / "classes.json",)
+    assert split.classes == ("wall", "sky", "tree") and split.texts() == (ade20k / "classes.json",)
 
 
 def test_classes_with_palette(ade20k):
@@ -110,6 +110,19 @@ def test_S07_labels_that_one_was_taken_off_already(ade20k, save_map):
     assert layout.load(ade20k, "train").labels(0)[0, :4].tolist() == [255, 255, 0, 1]
 
 
+def test_S07_labels_counted_from_0_that_ignore_nothing(ade20k, save_map):
+    """0 to 2 and nothing else: read as usual, the first of the three classes would be ignored and the last never occur."""
+    for folder in ("training", "validation"):
+        for name in ("a", "b"):
+            save_map(ade20k / f"annotations/{folder}/{name}.png", np.arange(1200).reshape(30, 40) % 3)
+    (ade20k / "classes.txt").write_text("a\nb\nc\n")
+    with pytest.raises(InputError, match=r"labels look counted from 0 \(0 to 2 occur, 3 does not\)"):
+        layout.load(ade20k, "train")
+    assert len(layout.load(ade20k, "val")) == 2, "a validation split may lack the last class"
+    (ade20k / "classes.txt").write_text("a\nb\nc\nd\ne\n")
+    assert len(layout.load(ade20k, "train")) == 2, "and a small training split several"
+
+
 def test_S07_labels_that_nothing_was_taken_off(ade20k):
     """The maps hold 0 to 3 and 3 classes are named: 0 means not labelled, as in ADE20K."""
     (ade20k / "classes.json").write_text('["a", "b", "c"]')
@@ -149,7 +162,10 @@ def test_S03_label_in_val_that_train_has_not(ade20k, save_map):
 
 def test_S03_255_is_ignored(ade20k, save_map):
     save_map(ade20k / "annotations/training/b.png", np.full((30, 40), 255))
-    assert len(layout.load(ade20k, "train").classes) == 3
+    with pytest.raises(InputError, match=r"labels look counted from 0 \(0 and 255 occur\)"):
+        layout.load(ade20k, "train")
+    (ade20k / "classes.json").write_text('["x", "y", "z"]')
+    assert set(layout.load(ade20k, "train").labels(1).ravel().tolist()) == {255}
 
 
 def test_S04_colours_instead_of_labels(ade20k, save_image):
@@ -176,13 +192,18 @@ def test_S06_nothing_labelled_at_all(ade20k, save_map):
         save_map(ade20k / f"annotations/training/{name}.png", np.zeros((30, 40)))
     with pytest.raises(InputError, match="no map has a labelled pixel"):
         layout.load(ade20k, "train")
+    (ade20k / "classes.json").write_text('["x", "y", "z"]')
+    with pytest.raises(InputError, match=r"training: no pixel has a class; the maps hold 0 alone, which is ignored"):
+        layout.load(ade20k, "train")
+    assert len(layout.load(ade20k, "val")) == 2
 
 
 def test_S08_full_ade20k_is_named(ade20k, save_image):
     shutil.rmtree(ade20k / "annotations")
     save_image(ade20k / "images/training/a/abbey/ADE_train_00000970_seg.png")
-    with pytest.raises(InputError, match=r"this is full ADE20K.*ADEChallengeData2016"):
-        layout.check(ade20k)
+    for root in (ade20k, ade20k.parent):
+        with pytest.raises(InputError, match=r"this is full ADE20K.*ADEChallengeData2016"):
+            layout.check(root)
 
 
 def test_I07_cut_map_is_named(ade20k, save_map):
@@ -207,6 +228,6 @@ def test_only_a_sample_of_many_maps_is_read(ade20k, monkeypatch, save_image, sav
         save_map(ade20k / f"annotations/training/c{number}.png", np.ones((30, 40)))
     read = []
     monkeypatch.setattr(_label_maps, "MAPS_SAMPLED", 3)
-    monkeypatch.setattr(_label_maps, "present", lambda path: read.append(path.name) or [])
+    monkeypatch.setattr(_label_maps, "present", lambda path: read.append(path.name) or [1])
     assert len(layout.load(ade20k, "train")) == 11
     assert read == ["a.png", "c3.png", "c8.png"]

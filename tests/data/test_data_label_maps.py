@@ -8,7 +8,7 @@ import pytest
 
 from mae_bench.check import check_data
 from mae_bench.core.errors import InputError
-from tasks.data import cityscapes, coco_stuff
+from tasks.data import _label_maps, cityscapes, coco_stuff
 from tasks.handle import open_data
 
 ID_MAP = np.arange(30 * 40).reshape(30, 40) % 34
@@ -122,6 +122,22 @@ def test_data_check_reads_all_of_it(request, name, capsys):
     assert check_data(f"{name}={root}", Console()) == 0
     assert "8 files decoded, 0 bad" in capsys.readouterr().out
     assert open_data(f"{name}={root}").kind == "segmentation"
+
+
+def test_S03_S06_data_check_looks_at_every_map(ade20k, save_image, save_map, monkeypatch, capsys):
+    """Loading reads a sample of many maps; the check reads all, and counts what is allowed but idle."""
+    from rich.console import Console
+
+    (ade20k / "classes.json").write_text('["x", "y", "z"]')
+    for number in range(5):
+        save_image(ade20k / f"images/training/c{number}.jpg")
+        save_map(ade20k / f"annotations/training/c{number}.png", np.full((30, 40), 0 if number < 2 else 1))
+    monkeypatch.setattr(_label_maps, "MAPS_SAMPLED", 2)
+    assert check_data(f"ade20k={ade20k}", Console()) == 0
+    assert "train: 2 label maps without a labelled pixel" in capsys.readouterr().out
+    save_map(ade20k / "annotations/training/c3.png", np.full((30, 40), 77))
+    assert check_data(f"ade20k={ade20k}", Console(width=300)) == 3
+    assert "c3.png: labels 77 are of none of the 3 classes; correct them" in capsys.readouterr().out
 
 
 def test_names_and_colours_are_part_of_the_fingerprint(ade20k):
