@@ -4,11 +4,11 @@ import re
 from dataclasses import dataclass
 
 from backbones import fragment
+from backbones.forms import FORMS
 from backbones.fragment import Fragment
 from mae_bench.core.errors import ConfigError
 
 NAME_BYTES = 80
-FORMS = "NAME=SRC or SRC, where SRC is random:ARCH, timm:NAME, hf:ORG/NAME, a checkpoint file, or a folder with model.safetensors"
 
 
 @dataclass(frozen=True)

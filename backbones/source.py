@@ -15,15 +15,16 @@ from typing import Any, cast
 from torch import Tensor
 
 from backbones import fragment, loading, reading, released, told_by, trusted
-from backbones.asked import FORMS, Asked, default_name, parse
+from backbones.asked import Asked, default_name, parse
 from backbones.contract import Backbone, BackboneSpec, DenseOptions
 from backbones.families import Converted, identify
+from backbones.forms import unknown_architecture, unknown_source
 from backbones.ledger import Ledger
 from backbones.reading import RawCheckpoint
 from backbones.relative import TABLE
 from backbones.zoo import Zoo
 from mae_bench.core import find
-from mae_bench.core.config import Config, nearest
+from mae_bench.core.config import Config
 from mae_bench.core.errors import ConfigError, InputError
 
 ZOO = "backbones.zoo"
@@ -167,7 +168,7 @@ def _variants() -> dict[str, Zoo]:
 def _open_random(asked: Asked, variant: str) -> Source:
     zoo = _variants().get(variant)
     if zoo is None:
-        raise ConfigError(f"{asked.source}: unknown architecture {variant!r}; {nearest(variant, list(_variants()))}")
+        raise unknown_architecture(asked.source, variant, list(_variants()))
     if asked.text != asked.source or asked.trust_pickle:
         raise ConfigError(f"{asked.text}: random weights come from no file, so nothing can be said of one; leave it out")
     arch = zoo.VARIANTS[variant]
@@ -220,8 +221,7 @@ def _open_released_file(asked: Asked, name: str, path: Path | None) -> Source:
 def _open_path(asked: Asked) -> Source:
     path = Path(asked.source)
     if not fragment.exists(asked.source) and not path.suffix and "/" not in asked.source:
-        hint = nearest(asked.source, [*_variants(), *released.releases()])
-        raise ConfigError(f"{asked.source!r} is no file and no architecture ({hint}); give {FORMS}")
+        raise unknown_source(asked.source, [*_variants(), *released.releases()])
     if asked.name in released.releases():
         return _open_released_file(asked, asked.name, path)
     raw = _read(asked, path)

@@ -74,8 +74,10 @@ def split_task(word: str) -> tuple[str, str]:
     return task, recipe or DEFAULT_RECIPE
 
 
-def parse_seeds(text: str) -> list[int]:
-    """Seeds of `0,1,2`."""
+def parse_seeds(text: str | None) -> list[int]:
+    """Seeds of `0,1,2`; None is the first one alone."""
+    if text is None:
+        return [0]
     words = [word.strip() for word in text.split(",") if word.strip()]
     if not words or any(not word.isdecimal() or not word.isascii() for word in words):
         raise ConfigError(f"--seeds {text!r}; write whole numbers from 0 on, such as 0,1,2")

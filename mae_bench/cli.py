@@ -70,10 +70,13 @@ def demo(
 ) -> int:
     """The main job on embedded data: pretrain, transfer to every task, print the table. Minutes on two CPU cores."""
     from mae_bench.core.config import parse_assignments
-    from mae_bench.demo import run_demo
+    from mae_bench.early import refuse_scale
     from mae_bench.options import make_options
 
     overrides = parse_assignments(settings or [])
+    refuse_scale(scale)
+    from mae_bench.demo import run_demo
+
     options = make_options(device=device, precision=precision, threads=threads, jobs=jobs, debug=debug)
     return run_demo(out, scale=scale, overrides=overrides, options=options, console=Console())
 
@@ -105,9 +108,13 @@ def run(
     debug: Debug = False,
 ) -> int:
     """Measure checkpoints on tasks; what is finished is skipped, what was stopped goes on."""
-    from mae_bench.options import make_options
+    from mae_bench.early import refuse_run
+    from mae_bench.options import check_words, make_options
     from mae_bench.start import Asked, run_asked
 
+    asked = Asked(model or [], task or [], data or [], words or [], seeds)
+    check_words(device, precision, threads, workers, jobs, overwrite, time_limit)
+    refuse_run(asked)
     options = make_options(
         device=device,
         precision=precision,
@@ -123,7 +130,7 @@ def run(
         slurm=slurm or (),
         gpus_per_cell=gpus_per_cell,
     )
-    return run_asked(Asked(model or [], task or [], data or [], words or [], seeds), out, options, Console(), dry_run=dry_run)
+    return run_asked(asked, out, options, Console(), dry_run=dry_run)
 
 
 @app.command()
@@ -147,6 +154,9 @@ def retry(
 ) -> int:
     """Run what was asked for and is not done: failed, stopped or never started."""
     from mae_bench.options import make_options
+    from results.store import check_out
+
+    check_out(out)
     from mae_bench.runner import retry as run_again
 
     options = make_options(

@@ -29,6 +29,7 @@ def inspect(
     debug: Debug = False,
 ) -> int:
     """What a file holds, what becomes of each tensor, and whether the weights look trained."""
+    _refuse(source)
     from mae_bench.ckpt import inspect_source
 
     return inspect_source(source, as_json=as_json, everything=everything, trust_pickle=trust_pickle, console=Console())
@@ -44,6 +45,7 @@ def convert(
     debug: Debug = False,
 ) -> int:
     """Write the weights, bit for bit, as another program wants them."""
+    _refuse(source)
     from mae_bench.ckpt import convert_source
 
     return convert_source(source, out, to, overwrite=overwrite, trust_pickle=trust_pickle, console=Console())
@@ -52,6 +54,14 @@ def convert(
 @ckpt_app.command("verify")
 def verify(source: Src, as_json: Json = False, trust_pickle: Trust = "", debug: Debug = False) -> int:
     """Compare with the code a file comes from, block by block; 0 where they agree, 1 where not."""
+    _refuse(source)
     from mae_bench.ckpt import verify_source
 
     return verify_source(source, as_json=as_json, trust_pickle=trust_pickle, console=Console())
+
+
+def _refuse(source: str) -> None:
+    """Tell of what is nowhere before torch is loaded."""
+    from mae_bench.early import refuse_source
+
+    refuse_source(source)

@@ -84,22 +84,26 @@ def ablate(
     debug: Debug = False,
 ) -> int:
     """Pretrain and measure every row of one of the MAE paper's ablations."""
-    from mae_bench.ablate import Request, run_ablation
     from mae_bench.choose import parse_seeds
     from mae_bench.core.config import parse_assignments
+    from mae_bench.early import refuse_ablation
     from mae_bench.options import make_options
     from tasks.handle import open_data
+
+    refuse_ablation(name, arch)
+    handle, settings_given, seeds_given = open_data(data), parse_assignments(settings or []), parse_seeds(seeds)
+    from mae_bench.ablate import Request, run_ablation
 
     options = make_options(device=device, precision=precision, threads=threads, workers=workers, jobs=jobs, debug=debug)
     request = Request(
         name=name,
         arch=arch,
-        data=open_data(data).root,
+        data=handle.root,
         out=out,
         recipe=recipe,
         tasks=[word.strip() for word in task.split(",")],
-        seeds=parse_seeds(seeds),
-        settings=parse_assignments(settings or []),
+        seeds=seeds_given,
+        settings=settings_given,
     )
     return run_ablation(request, options, Console())
 
@@ -112,6 +116,11 @@ def visualize(
     pixels: Annotated[bool, typer.Option("--pixels", help="The file predicts pixels that are not normalised by patch.")] = False,
 ) -> None:
     """Draw what a masked autoencoder makes of images: masked, reconstruction, original."""
+    from mae_bench.early import refuse_source
+    from tasks.handle import open_data
+
+    refuse_source(source)
+    open_data(data)
     from mae_bench.visualize import draw_reconstructions
 
     typer.echo(str(draw_reconstructions(source, data, out, count=count, pixels=pixels)))

@@ -10,7 +10,6 @@ from types import ModuleType
 from backbones.released import releases
 from mae_bench.choose import changes_of
 from mae_bench.core import find
-from mae_bench.core.config import nearest
 from mae_bench.core.errors import ConfigError, EnvironmentFault
 from mae_bench.core.wording import shown
 
@@ -50,7 +49,8 @@ def listing(what: str) -> list[Item]:
     others = {"archs": _archs, "models": _models, "recipes": _recipes}
     if what in others:
         return list(others[what]())
-    raise ConfigError(f"ls {what}: {nearest(what, [*rooms, *others, 'layouts', 'ablations'])}")
+    known = ", ".join(sorted([*rooms, *others, "layouts", "ablations"]))
+    raise ConfigError(f"ls {what!r}: there is no such kind of thing; known: {known}")
 
 
 def summary(room: str, name: str) -> str:
@@ -81,10 +81,15 @@ def keys(room: str, name: str, variable: str) -> list[str]:
     return []
 
 
+def architectures() -> list[str] | None:
+    """Names of all architectures; None where a file of the zoo does not write its own out, so that only importing it tells."""
+    found = [keys(ZOO, name, "VARIANTS") for name in find.names(ZOO)]
+    return [name for names in found for name in names] if all(found) else None
+
+
 def _models() -> Iterable[Item]:
-    for name in find.names(ZOO):
-        for variant in keys(ZOO, name, "VARIANTS"):
-            yield Item(variant, f"random weights (random:{variant} says the same); its size: mae-bench ls archs")
+    for variant in architectures() or ():
+        yield Item(variant, f"random weights (random:{variant} says the same); its size: mae-bench ls archs")
     for name, release in releases().items():
         yield Item(name, release.told)
     yield Item("timm:NAME", "a pretrained model of timm by its name, such as timm:vit_base_patch16_224.mae")

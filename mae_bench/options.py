@@ -9,6 +9,7 @@ from mae_bench.core.config import parse_assignments
 from mae_bench.core.errors import ConfigError, EnvironmentFault
 from mae_bench.environment import cores
 
+DEVICES = ("cpu", "cuda")
 PRECISIONS = ("fp32", "bf16", "fp16")
 LAUNCHERS = ("local", "slurm")
 OVERWRITE = ("failed", "always")
@@ -71,12 +72,8 @@ def make_options(
     """
     asked = {"device": device, "precision": precision, "threads": threads, "workers": workers, "jobs": jobs}
     asked |= {"save_seconds": save_seconds, "debug": debug or None}
-    if overwrite and overwrite not in OVERWRITE:
-        raise ConfigError(f"--overwrite {overwrite!r}; use {' or '.join(OVERWRITE)}")
-    if launcher not in LAUNCHERS or (slurm and launcher != "slurm"):
-        raise ConfigError(f"--launcher {launcher!r}; use {' or '.join(LAUNCHERS)}, and --slurm with slurm alone")
-    if (jobs is not None and jobs < 1) or (threads is not None and threads < 1) or (workers or 0) < 0:
-        raise ConfigError("--jobs and --threads are at least 1, --workers at least 0")
+    cluster = slurm_settings(launcher, slurm)
+    check_words(device, precision, threads, workers, jobs, overwrite, time_limit)
     place = choose_device(device)
     if gpus_per_cell < 1 or (launcher == "local" and gpus_per_cell > max(1, gpus() if place == "cuda" else 1)):
         there = f"{gpus()} GPUs" if place == "cuda" else "none"
@@ -94,11 +91,22 @@ def make_options(
         allow_partial=allow_partial,
         export_native=export_native,
         launcher=launcher,
-        slurm=tuple(parse_assignments(list(slurm)).items()),
+        slurm=tuple((cluster or {}).items()),
         gpus_per_cell=gpus_per_cell,
         time_limit=None if time_limit is None else parse_time(time_limit),
         given=frozenset(name for name, value in asked.items() if value is not None),
     )
+
+
+def slurm_settings(launcher: str, words: Sequence[str] | None) -> dict[str, str] | None:
+    """Settings of a cluster's jobs by submitit's names; None where work is done here.
+
+    Raises:
+        ConfigError: an unknown launcher, or settings of a cluster that is not asked for.
+    """
+    if launcher not in LAUNCHERS or (words and launcher != "slurm"):
+        raise ConfigError(f"--launcher {launcher!r}; use {' or '.join(LAUNCHERS)}, and --slurm with slurm alone")
+    return parse_assignments(list(words or ())) if launcher == "slurm" else None
 
 
 def _parallel(device: str, launcher: str, gpus_per_cell: int) -> int:
@@ -122,14 +130,38 @@ def parse_time(text: str) -> float:
     return float(seconds)
 
 
+def check_words(
+    device: str | None = None,
+    precision: str | None = None,
+    threads: int | None = None,
+    workers: int | None = None,
+    jobs: int | None = None,
+    overwrite: str = "",
+    time_limit: str | None = None,
+) -> None:
+    """Refuse values that no machine can have; torch, which takes seconds to load, is not needed for it.
+
+    Raises:
+        ConfigError: the first of them.
+    """
+    known = (("--device", device, DEVICES), ("--precision", precision, PRECISIONS), ("--overwrite", overwrite or None, OVERWRITE))
+    for flag, word, words in known:
+        if word is not None and word not in words:
+            raise ConfigError(f"{flag} {word!r}; use {' or '.join(words)}")
+    for flag, number, least in (("--jobs", jobs, 1), ("--threads", threads, 1), ("--workers", workers, 0)):
+        if number is not None and number < least:
+            raise ConfigError(f"{flag} {number}; give at least {least}")
+    if time_limit is not None:
+        parse_time(time_limit)
+
+
 def choose_device(asked: str | None) -> str:
     """The device asked for, or the best there is."""
     from mae_bench.core.run import default_device
 
     if asked is None:
         return default_device()
-    if asked not in ("cpu", "cuda"):
-        raise ConfigError(f"--device {asked!r}; use cpu or cuda")
+    check_words(device=asked)
     lacking = lacking_device(asked)
     if lacking:
         raise EnvironmentFault(lacking)
@@ -147,8 +179,7 @@ def lacking_device(device: str) -> str:
 
 def choose_precision(asked: str | None, device: str) -> str:
     """The precision asked for; else bf16 where it is fast, and fp32 on a CPU."""
-    if asked is not None and asked not in PRECISIONS:
-        raise ConfigError(f"--precision {asked!r}; use {', '.join(PRECISIONS)}")
+    check_words(precision=asked)
     return asked or ("bf16" if device == "cuda" else "fp32")
 
 

@@ -15,7 +15,7 @@ from mae_bench.listing import OBJECTIVES, TASKS, about_recipe
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mae_bench.grid import Limits
+    from mae_bench.grid import Grid, Limits
     from mae_bench.options import Options
     from mae_bench.plan import Plan
 
@@ -53,27 +53,40 @@ def run_asked(asked: Asked, out: Path, options: "Options", console: "Console", *
     return 0 if dry_run else run_plan(plan, out, options, console)
 
 
-def _plan(asked: Asked, out: Path, options: "Options") -> "tuple[Plan, Limits]":
-    from mae_bench.choose import parse_seeds
-    from mae_bench.grid import Limits, read_grid
-    from mae_bench.plan import make_plan, plan_of
+def read_words(asked: Asked) -> "tuple[dict[str, str], Grid | None]":
+    """The settings among the words of a command line, and the grid file where one is named.
+
+    Raises:
+        ConfigError: something is missing, or stands beside a grid file, which says all.
+    """
+    from mae_bench.grid import read_grid
 
     files = [word for word in asked.words if word.endswith((".yaml", ".yml")) and "=" not in word]
     overrides = parse_assignments([word for word in asked.words if word not in files])
+    flags = {"-m": asked.models, "-t": asked.tasks, "-d": asked.data, "--seeds": asked.seeds is not None}
     if not files:
-        for flag, given in (("-m", asked.models), ("-t", asked.tasks), ("-d", asked.data)):
-            if not given:
-                raise ConfigError(f"{flag} is missing; give -m, -t and -d, or a grid file")
-        seeds = parse_seeds(asked.seeds or "0")
-        return make_plan(asked.models, asked.tasks, asked.data, out, overrides=overrides, seeds=seeds, options=options), Limits()
-    given = [
-        flag for flag, one in (("-m", asked.models), ("-t", asked.tasks), ("-d", asked.data), ("--seeds", asked.seeds)) if one
-    ]
+        missing = [flag for flag, given in flags.items() if not given and flag != "--seeds"]
+        if missing:
+            what = f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
+            raise ConfigError(f"{what}; give -m, -t and -d, or a grid file: mae-bench run -h")
+        return overrides, None
+    given = [flag for flag, value in flags.items() if value]
     if len(files) > 1 or given or overrides:
         what = "a second grid file" if len(files) > 1 else ", ".join(given) or "KEY=VALUE"
         raise ConfigError(f"{what} beside {files[0]}: a grid file says all of it; leave one of them out")
-    grid = read_grid(Path(files[0]))
-    return plan_of(grid.models, grid.wanted(), grid.data, out, options=options), grid.limits
+    return overrides, read_grid(Path(files[0]))
+
+
+def _plan(asked: Asked, out: Path, options: "Options") -> "tuple[Plan, Limits]":
+    from mae_bench.choose import parse_seeds
+    from mae_bench.grid import Limits
+    from mae_bench.plan import make_plan, plan_of
+
+    overrides, grid = read_words(asked)
+    if grid is not None:
+        return plan_of(grid.models, grid.wanted(), grid.data, out, options=options), grid.limits
+    seeds = parse_seeds(asked.seeds)
+    return make_plan(asked.models, asked.tasks, asked.data, out, overrides=overrides, seeds=seeds, options=options), Limits()
 
 
 def recipe_text(name: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mae_bench.core import find
 from mae_bench.core.config import nearest, parse_assignments
 from mae_bench.core.errors import ConfigError
+from mae_bench.early import refuse_pretraining
 from mae_bench.listing import OBJECTIVES
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def pretrain_in(wanted: Wanted) -> Callable[[], None]:
         MaeBenchError: a word that is no setting, or anything else that `pretrain` refuses.
     """
     overrides = wanted.overrides()
+    refuse_pretraining(wanted)
     import torch
 
     from mae_bench import pretrain
@@ -104,6 +106,7 @@ def show_cost(wanted: Wanted, console: "Console", *, devices: int, throughput: f
         MaeBenchError: what `pretrain` would refuse.
     """
     overrides = wanted.overrides()
+    refuse_pretraining(wanted)
     from mae_bench.estimate_pretrain import estimate, lines
     from mae_bench.options import make_options
     from tasks.handle import open_data

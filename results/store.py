@@ -86,10 +86,20 @@ def stored_cells(out: Path, warn: Callable[[str], None]) -> list[StoredCell]:
     Raises:
         InputError: there is no such folder.
     """
-    if not out.is_dir():
-        raise InputError(f"{out} is not a folder; give the -o of an earlier run")
+    check_out(out)
     folders = sorted(path for path in out.glob(PATTERN) if (path / records.FILE).is_file() or (path / REQUEST).is_file())
     return [cell for folder in folders for cell in cells_in(folder, warn)]
+
+
+def check_out(out: Path) -> None:
+    """See that there is an output folder.
+
+    Raises:
+        InputError: there is none.
+    """
+    if not out.is_dir():
+        what = "is a file" if out.exists() else "does not exist"
+        raise InputError(f"{out} {what}; give the folder that was the -o of an earlier run")
 
 
 def cells_in(folder: Path, warn: Callable[[str], None]) -> list[StoredCell]:

@@ -3,17 +3,19 @@
 import math
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from pydantic import Field
-from torch import nn
 
 from mae_bench.core.config import Config
 from mae_bench.core.values import Betas
 
+if TYPE_CHECKING:  # so that naming a recipe's optimizer loads no torch
+    import torch
+    from torch import nn
+
 LayerId = Callable[[str], int]
-NoDecay = Callable[[str, nn.Parameter], bool]
+NoDecay = Callable[[str, "nn.Parameter"], bool]
 
 
 class OptimConfig(Config):
@@ -39,13 +41,13 @@ def scaled_lr(base_lr: float, batch_size: int) -> float:
     return base_lr * batch_size / 256
 
 
-def no_decay_1d(name: str, parameter: nn.Parameter) -> bool:
+def no_decay_1d(name: str, parameter: "nn.Parameter") -> bool:
     """The usual exemption from weight decay: biases, norms and everything else of one dimension."""
     return parameter.ndim <= 1
 
 
 def parameter_groups(
-    model: nn.Module,
+    model: "nn.Module",
     config: OptimConfig,
     *,
     layer_id: LayerId | None = None,
@@ -88,8 +90,10 @@ def parameter_groups(
     ]
 
 
-def build_optimizer(groups: list[dict[str, Any]], config: OptimConfig) -> torch.optim.Optimizer:
+def build_optimizer(groups: list[dict[str, Any]], config: OptimConfig) -> "torch.optim.Optimizer":
     """Make the optimizer over groups of `parameter_groups`."""
+    import torch
+
     plain = [{key: value for key, value in group.items() if key != "names"} for group in groups]
     if config.name == "adamw":
         return torch.optim.AdamW(plain, lr=config.lr, betas=config.betas, fused=True)
@@ -104,7 +108,7 @@ def build_optimizer(groups: list[dict[str, Any]], config: OptimConfig) -> torch.
     return Lars(plain, lr=config.lr, momentum=config.momentum, eps=0.0)  # type: ignore[arg-type]  # timm says int
 
 
-def set_weight_decay(optimizer: torch.optim.Optimizer, config: OptimConfig, step: int, steps: int) -> None:
+def set_weight_decay(optimizer: "torch.optim.Optimizer", config: OptimConfig, step: int, steps: int) -> None:
     """Give every group that is not exempt the weight decay of a step."""
     if config.weight_decay_end is None:
         return
@@ -114,7 +118,7 @@ def set_weight_decay(optimizer: torch.optim.Optimizer, config: OptimConfig, step
             group["weight_decay"] = config.weight_decay + (config.weight_decay_end - config.weight_decay) * share
 
 
-def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+def set_lr(optimizer: "torch.optim.Optimizer", lr: float) -> None:
     """Give every group its share of the current rate."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_scale"]

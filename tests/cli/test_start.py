@@ -109,11 +109,11 @@ def test_r03_a_signal_while_a_command_is_checked_is_one_line_and_75(tmp_path, nu
     script = f"""
 import sys, time
 from pathlib import Path
-import mae_bench.options
-def wait(**words):
+import mae_bench.early
+def wait(asked):
     Path({str(tmp_path / "ready")!r}).touch()
     time.sleep(30)
-mae_bench.options.make_options = wait
+mae_bench.early.refuse_run = wait
 from mae_bench import cli
 sys.exit(cli.main(["run", "-m", "x", "-t", "knn", "-d", "folder=x", "-o", {str(tmp_path / "out")!r}]))
 """
