@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 Pool = Literal["cls", "mean"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class BackboneSpec:
     method: str = "unknown"
     """How it was pretrained: `mae`, `simclr`, `supervised`, `random`, ..."""
     pretrain_data: str = "unknown"
+    interpolation: Interpolation = "bicubic"
+    """How its images were resized to the input in training."""
 
 
 @dataclass(frozen=True)

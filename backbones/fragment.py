@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import PositiveFloat, PositiveInt, field_validator
 
 from backbones.arch import Mlp
+from backbones.contract import Interpolation
 from mae_bench.core.config import Config, build, nearest
 from mae_bench.core.errors import ConfigError
 
@@ -30,6 +31,8 @@ class Fragment(Config):
     mean: Rgb | None = None
     """Per-channel mean of the input in RGB order, for pixels in 0..1: `0.5/0.5/0.5`."""
     std: Rgb | None = None
+    interpolation: Interpolation | None = None
+    """How images are resized to the input."""
     image_size: tuple[PositiveInt, PositiveInt] | None = None
     """Height and width in pixels that the position embeddings belong to: `224x448`."""
 
@@ -72,7 +75,7 @@ class Fragment(Config):
 
     def notes(self) -> tuple[str, ...]:
         """Sentences for the ledger."""
-        facts = self.given(*ARCH, "mean", "std", "image_size")
+        facts = self.given(*ARCH, "mean", "std", "interpolation", "image_size")
         return tuple(f"{name} is {_text(value)} because the user says so" for name, value in facts.items())
 
 

@@ -4,7 +4,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import timm
 import torch
@@ -18,6 +18,7 @@ from huggingface_hub.errors import (
 )
 
 from backbones import catalogue
+from backbones.contract import Interpolation
 from backbones.families import Converted
 from backbones.reading import CONFIG, INDEX, PREPROCESSOR
 from backbones.reading import WEIGHTS as WEIGHTS_OF_FOLDER
@@ -138,7 +139,7 @@ def with_facts(where: object, converted: Converted, net: Any) -> Converted:
         net: timm's network that it is said to be of, on the meta device.
 
     Raises:
-        InputError: the file is of a network of another size.
+        InputError: the file is of a network of another size, or timm's settings resize images in a way that is not known.
     """
     spec, cfg = converted.spec, net.pretrained_cfg
     found = (spec.embed_dim, spec.depth, spec.patch_size)
@@ -147,5 +148,12 @@ def with_facts(where: object, converted: Converted, net: Any) -> Converted:
         shown = (f"width {width}, {depth} blocks and patches of {patch}" for width, depth, patch in (found, wanted))
         raise InputError(f"{where}: has {' and not '.join(shown)}; give the file of the network it is named for")
     arch = converted.arch.model_copy(update=catalogue.facts(net))
-    spec = replace(spec, mean=tuple(cfg["mean"]), std=tuple(cfg["std"]))
+    spec = replace(spec, mean=tuple(cfg["mean"]), std=tuple(cfg["std"]), interpolation=_interpolation(where, cfg))
     return replace(converted, arch=arch, spec=spec, notes=tuple(note for note in converted.notes if "assumed" not in note))
+
+
+def _interpolation(where: object, cfg: dict[str, Any]) -> Interpolation:
+    told = cfg.get("interpolation") or "bicubic"
+    if told not in get_args(Interpolation):
+        raise InputError(f"{where}: its settings say interpolation {told!r}; known: {', '.join(get_args(Interpolation))}")
+    return told

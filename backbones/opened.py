@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import stat
 import threading
 import weakref
@@ -13,6 +14,8 @@ from typing import Protocol
 from mae_bench.core.errors import InputError
 
 CHUNK_BYTES = 2**20
+# huggingface_hub keeps large files under their SHA-256, as the server states it, and links to them.
+BLOB = re.compile(r"[0-9a-f]{64}")
 
 
 class Origin(Protocol):
@@ -51,6 +54,9 @@ class OpenFile:
         except OSError as error:
             raise InputError(f"{path}: {error.strerror}; give the path of a checkpoint file") from error
         weakref.finalize(self, os.close, self.handle)
+        target = path.resolve()
+        self.promised = target.name if path.is_symlink() and target.parent.name == "blobs" and BLOB.fullmatch(target.name) else ""
+        """The SHA-256 that a download is to have; empty where nobody says one."""
         self._before = os.fstat(self.handle)
         if stat.S_ISDIR(self._before.st_mode):
             raise InputError(f"{path}: a folder without model.safetensors in it; give the checkpoint file")
@@ -92,7 +98,7 @@ class OpenFile:
         """Of the whole file as it was when it was opened; waits for the thread the first time.
 
         Raises:
-            InputError: the file was written to before it was hashed, or cannot be read.
+            InputError: the file was written to before it was hashed, cannot be read, or is not what was to be downloaded.
         """
         if self._sha256 is None:
             if self._thread is not None:
@@ -103,6 +109,11 @@ class OpenFile:
             except OSError as error:
                 raise InputError(f"{self.path}: {error.strerror} while reading; copy or download it again") from error
             self.verify()
+            if self.promised not in ("", found):
+                raise InputError(
+                    f"{self.path}: its SHA-256 is {found}, and huggingface.co has {self.promised}; "
+                    f"delete {self.path.resolve()} and download it again"
+                )
             self._sha256 = found
         return self._sha256
 

@@ -78,6 +78,7 @@ def as_released(converted: Converted, name: str) -> Converted:
     release = releases()[name]
     mean, std = release.statistics
     spec = replace(converted.spec, mean=mean, std=std, method=release.method, pretrain_data=release.pretrain_data)
+    spec = replace(spec, interpolation=release.interpolation)
     notes = tuple(note for note in converted.notes if "mean and std are assumed" not in note)
     return replace(converted, spec=spec, notes=notes)
 

@@ -14,14 +14,13 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from backbones import fragment, loading, reading, released, told_by, trusted
+from backbones import dense_ledger, fragment, loading, reading, released, told_by, trusted
 from backbones.asked import Asked, default_name, parse
 from backbones.contract import Backbone, BackboneSpec, DenseOptions
 from backbones.families import Converted, identify
 from backbones.forms import unknown_architecture, unknown_source
 from backbones.ledger import Ledger
 from backbones.reading import RawCheckpoint
-from backbones.relative import TABLE
 from backbones.zoo import Zoo
 from mae_bench.core import find
 from mae_bench.core.config import Config
@@ -101,34 +100,7 @@ class Source:
 
     def ledger_for(self, options: DenseOptions) -> Ledger:
         """The ledger with what dense options change: what is resized, left out, and made anew."""
-        plain = self._zoo.weights_of(self._zoo.empty(self.arch, self.spec))
-        built = self._zoo.weights_of(self._zoo.empty(self.arch, self.spec, options))
-        resized = {name for name in built if name in plain and built[name].shape != plain[name].shape}
-        left_out = {name: _why_left_out(name) for name in plain if name not in built}
-        shared = any(name.endswith(TABLE) for name in left_out)
-        copies = {name for name in built if name not in plain and shared and name.endswith(TABLE)}
-        changed = resized | set(left_out)
-        return replace(
-            self.ledger,
-            matched=tuple(name for name in self.ledger.matched if name not in changed),
-            converted=(*(name for name in self.ledger.converted if name not in changed), *sorted(copies)),
-            resized=tuple(sorted(resized)),
-            dropped={**self.ledger.dropped, **left_out},
-            new=tuple(name for name in built if name not in plain and name not in copies),
-            notes=(*self.ledger.notes, *_resampled(self.spec.patch_size, options)),
-        )
-
-
-def _why_left_out(name: str) -> str:
-    """Why a tensor of the network is not in what dense options make of it."""
-    return "shared table, copied to each block" if name.endswith(TABLE) else "prefix token, dropped by the dense options"
-
-
-def _resampled(patch_size: int, options: DenseOptions) -> list[str]:
-    """What is said of a patch projection at another size."""
-    if options.patch_size in (None, patch_size):
-        return []
-    return [f"patch projection resampled from {patch_size} to {options.patch_size} pixels, bicubic (arXiv 2203.16527)"]
+        return dense_ledger.with_options(self.ledger, self._zoo, self.arch, self.spec, options)
 
 
 def open_source(text: str, *, allow_partial: bool = False, trust_pickle: str = "") -> Source:

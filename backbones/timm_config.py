@@ -35,6 +35,8 @@ def with_config(raw: RawCheckpoint, converted: Converted) -> Converted:
     for key in ("mean", "std"):
         if key in told:
             net.pretrained_cfg[key] = _rgb(raw, key, told[key])
+    if "interpolation" in told:
+        net.pretrained_cfg["interpolation"] = told["interpolation"]
     return hub.with_facts(raw.path, converted, net)
 
 

@@ -12,7 +12,11 @@ from backbones.zoo import Zoo
 from mae_bench.core.config import build
 from mae_bench.core.errors import InputError
 
-ASSUMED = {("num_heads",): "heads are assumed", ("mean", "std"): "mean and std are assumed"}
+ASSUMED = {
+    ("num_heads",): "heads are assumed",
+    ("mean", "std"): "mean and std are assumed",
+    ("interpolation",): "resizing is assumed",
+}
 """Notes that no longer hold when the user says what was assumed."""
 
 
@@ -47,6 +51,7 @@ def user(converted: Converted, zoo: Zoo, told: Fragment, text: str) -> Converted
         method=converted.spec.method,
         pretrain_data=converted.spec.pretrain_data,
     )
+    spec = replace(spec, interpolation=told.interpolation or converted.spec.interpolation)
     if told.image_size and told.image_size != spec.image_size:
         height, width = spec.image_size
         raise InputError(f"{text}: the position embeddings of the file are for {height}x{width} pixels; leave image_size out")

@@ -68,6 +68,7 @@ def _facts(source: Source, seen: Inspection) -> dict[str, Any]:
         "norm_eps": getattr(source.arch, "norm_eps", None),
         "mean": list(spec.mean),
         "std": list(spec.std),
+        "interpolation": spec.interpolation,
         "method": spec.method,
         "pretrain_data": spec.pretrain_data,
     }

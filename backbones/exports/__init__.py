@@ -114,19 +114,13 @@ def refuse(arch: VitArch, what: str, held: tuple[str, ...]) -> None:
         raise InputError(f"{what} cannot hold this network exactly: it has {' and '.join(lacking)}; choose another --to")
 
 
-def thirds(tensor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries', keys' and values' parts of a fused weight (3*C, C) or bias (3*C,)."""
-    q, k, v = tensor.chunk(3)
-    return q, k, v
-
-
 def without_key_bias(what: str, name: str, bias: Tensor) -> tuple[Tensor, Tensor]:
     """The biases of queries and values, for layouts that have none for keys.
 
     Raises:
         InputError: there is one for keys.
     """
-    q, k, v = thirds(bias)
+    q, k, v = bias.chunk(3)
     if k.any():
         raise InputError(f"{what} cannot hold this network exactly: {name} has biases for keys; choose another --to")
     return q, v

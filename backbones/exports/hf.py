@@ -13,31 +13,36 @@ from torch import Tensor
 
 from backbones.arch import VitArch
 from backbones.contract import BackboneSpec
-from backbones.exports import Layout, Weights, refuse, thirds, without_key_bias
+from backbones.exports import Layout, Weights, refuse, without_key_bias
+from backbones.exports._hf_dinov3 import eva_layout
+from backbones.exports._hf_files import CONFIG, PROCESSOR, WEIGHTS, processor, sizes, thirds
 from mae_bench.core.errors import InputError
 from mae_bench.core.files import write_bytes, write_json
 
-NAME = "transformers: a folder for AutoModel (ViT, Dinov2, Dinov2WithRegisters, Beit or CLIPVision)"
+NAME = "transformers: a folder for AutoModel (ViT, DeiT, Dinov2, Dinov2WithRegisters, DINOv3, Beit, CLIPVision or SiglipVision)"
 ENDINGS = ()
-
-CONFIG, WEIGHTS, PROCESSOR = "config.json", "model.safetensors", "preprocessor_config.json"
-BICUBIC = 3
-"""PIL's number of the resampling."""
+__all__ = ["ENDINGS", "NAME", "eva_layout", "layout", "write"]
 
 MODELS = {
     "vit": "ViTModel",
+    "deit": "DeiTModel",
     "dinov2": "Dinov2Model",
     "dinov2_with_registers": "Dinov2WithRegistersModel",
     "beit": "BeitModel",
     "clip_vision_model": "CLIPVisionModel",
+    "siglip_vision_model": "SiglipVisionModel",
 }
+CLIP = ("clip_vision_model", "siglip_vision_model")
+"""Models with CLIP's names."""
 DINOV2 = ("qkv_bias_less", "other_gelu", "layer_scale", "swiglu", "class_without_position")
 HELD = {
-    "vit": ("qkv_bias_less", "other_gelu", "broken_mlp", "class_without_position"),
+    "vit": ("qkv_bias_less", "other_gelu", "broken_mlp", "class_without_position", "rectangle"),
+    "deit": ("qkv_bias_less", "other_gelu", "broken_mlp", "registers", "register_positions", "rectangle"),
     "dinov2": DINOV2,
     "dinov2_with_registers": (*DINOV2, "registers"),
     "beit": ("no_positions", "other_gelu", "layer_scale", "table", "shared_table", "broken_mlp"),
     "clip_vision_model": ("patch_bias_less", "pre_norm", "other_gelu", "broken_mlp"),
+    "siglip_vision_model": ("class_less", "other_gelu", "broken_mlp"),
 }
 ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "quick_gelu": "quick_gelu", "swiglu": "silu"}
 
@@ -71,6 +76,7 @@ CLIP_STEM = {
     "cls_token": "embeddings.class_embedding",
     "pos_embed": "embeddings.position_embedding.weight",
     "patch_embed.proj.weight": "embeddings.patch_embedding.weight",
+    "patch_embed.proj.bias": "embeddings.patch_embedding.bias",
     "norm_pre.weight": "pre_layrnorm.weight",
     "norm_pre.bias": "pre_layrnorm.bias",
     "norm.weight": "post_layernorm.weight",
@@ -87,7 +93,7 @@ def layout(arch: VitArch, spec: BackboneSpec, weights: Weights) -> Layout:
     for name, tensor in weights.items():
         tensors |= _renamed(kind, name, tensor)
     notes = _complete(kind, arch, tensors)
-    facts = {CONFIG: _config(kind, arch), PROCESSOR: _processor(kind, spec)}
+    facts = {CONFIG: _config(kind, arch), PROCESSOR: processor(spec, crops=kind == "clip_vision_model")}
     return Layout(tensors, f"transformers.AutoModel.from_pretrained(OUT)  # {MODELS[kind]}", notes, facts)
 
 
@@ -104,13 +110,19 @@ def _kind(arch: VitArch) -> str:
         return "clip_vision_model"
     if arch.relative in ("table", "shared_table"):
         return "beit"
+    if not arch.class_token and not arch.num_registers and arch.positions:
+        return "siglip_vision_model"
+    if arch.num_registers == 1 and arch.prefix_positions and not arch.layer_scale:
+        return "deit"
     if arch.num_registers:
         return "dinov2_with_registers"
     return "dinov2" if arch.layer_scale else "vit"
 
 
 def _renamed(kind: str, name: str, tensor: Tensor) -> dict[str, Tensor]:
-    clip = kind == "clip_vision_model"
+    clip = kind in CLIP
+    if kind == "deit" and name == "reg_token":
+        return {"embeddings.distillation_token": tensor}
     if not name.startswith("blocks."):
         tensor = tensor.flatten(0, -2) if clip and name == "pos_embed" else tensor
         tensor = tensor.flatten() if clip and name == "cls_token" else tensor
@@ -124,7 +136,7 @@ def _renamed(kind: str, name: str, tensor: Tensor) -> dict[str, Tensor]:
 
 
 def _block_names(kind: str, tensor: Tensor, part: str) -> str:
-    if kind == "clip_vision_model":
+    if kind in CLIP:
         return CLIP_BLOCK.get(part, part)
     return (DINOV2_BLOCK if kind.startswith("dinov2") else BLOCK).get(part, part)
 
@@ -137,7 +149,7 @@ def _split(kind: str, name: str, stem: str, tensor: Tensor) -> dict[str, Tensor]
         return {f"{stem}attention.attention.query.bias": q, f"{stem}attention.attention.value.bias": v}
     names = ("query", "key", "value")
     middle = "attention.attention."
-    if kind == "clip_vision_model":
+    if kind in CLIP:
         names, middle = ("q_proj", "k_proj", "v_proj"), "self_attn."
     return {f"{stem}{middle}{part}.{end}": third for part, third in zip(names, thirds(tensor), strict=True)}
 
@@ -156,28 +168,18 @@ def _complete(kind: str, arch: VitArch, tensors: dict[str, Tensor]) -> tuple[str
         for name in [name for name in tensors if re.search(r"\.mlp\.fc[12]\.", name)]:
             part = "weights_in" if ".fc1." in name else "weights_out"
             tensors[re.sub(r"fc[12]", part, name)] = tensors.pop(name)
-    if kind == "vit":
+    if kind in ("vit", "deit"):
         notes.append("no pooler: load with add_pooling_layer=False, or transformers draws a random one and says so")
     return tuple(notes)
 
 
 def _config(kind: str, arch: VitArch) -> dict[str, Any]:
-    common = {
-        "architectures": [MODELS[kind]],
-        "model_type": kind,
-        "hidden_size": arch.embed_dim,
-        "num_hidden_layers": arch.depth,
-        "num_attention_heads": arch.num_heads,
-        "hidden_act": ACTIVATIONS[arch.mlp],
-        "layer_norm_eps": arch.norm_eps,
-        "image_size": arch.image_size[0],
-        "patch_size": arch.patch_size,
-        "num_channels": 3,
-        "dtype": "float32",
-    }
+    common = sizes(arch, MODELS[kind], kind) | {"hidden_act": ACTIVATIONS[arch.mlp]}
+    if kind == "siglip_vision_model":
+        return common | {"intermediate_size": arch.mlp_dim, "vision_use_head": False}
     if kind == "clip_vision_model":
         return common | {"intermediate_size": arch.mlp_dim}
-    if kind == "vit":
+    if kind in ("vit", "deit"):
         return common | {"intermediate_size": arch.mlp_dim, "qkv_bias": arch.qkv_bias}
     if kind == "beit":
         return common | {
@@ -206,19 +208,3 @@ def _mlp_ratio(arch: VitArch) -> int:
         if 2 * hidden == arch.mlp_dim:
             return ratio
     raise InputError(f"transformers' Dinov2Model cannot hold a gated MLP of {arch.mlp_dim} beside a width of {arch.embed_dim}")
-
-
-def _processor(kind: str, spec: BackboneSpec) -> dict[str, Any]:
-    """How images become pixels: what AutoImageProcessor makes of an image is as large as the network was made for."""
-    height, width = spec.image_size
-    return {
-        "image_processor_type": "CLIPImageProcessor" if kind == "clip_vision_model" else "ViTImageProcessor",
-        "do_resize": True,
-        "size": {"shortest_edge": height} if kind == "clip_vision_model" else {"height": height, "width": width},
-        "resample": BICUBIC,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": list(spec.mean),
-        "image_std": list(spec.std),
-    } | ({"do_center_crop": True, "crop_size": {"height": height, "width": width}} if kind == "clip_vision_model" else {})

@@ -99,4 +99,4 @@ def _how_vit(arch: VitArch) -> str:
 
 
 def _note(spec: BackboneSpec) -> str:
-    return f"mean={spec.mean}, std={spec.std} for its transforms"
+    return f"mean={spec.mean}, std={spec.std}, interpolation='{spec.interpolation}' for its transforms"

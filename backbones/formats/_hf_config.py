@@ -7,6 +7,7 @@ from typing import Any
 
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
+from backbones.contract import Interpolation
 from backbones.families import Converted
 from backbones.reading import RawCheckpoint
 from mae_bench.core.errors import InputError
@@ -23,6 +24,11 @@ CLIP: tuple[Rgb, Rgb] = (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)
 
 # transformers' names of activations, in the words of `VitArch.mlp`.
 ACTIVATIONS = {"gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "quick_gelu": "quick_gelu"}
+
+# PIL's numbers, as `resample` has them.
+RESAMPLE: dict[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+# Image processors of transformers that are bilinear where their settings say nothing; those of the other families are bicubic.
+BILINEAR = ("ViTImageProcessor", "ViTFeatureExtractor", "DINOv3ViTImageProcessor")
 
 # Why the better known of transformers' other vision models are refused.
 OTHERS = {
@@ -138,6 +144,22 @@ def statistics(raw: RawCheckpoint, silent: Silent) -> tuple[Rgb, Rgb, list[str]]
     mean, std = (told["image_mean"], told.get("image_std")) if normalised else ([0.0] * 3, [1.0] * 3)
     factor = _factor(raw)
     return _rgb(raw, "image_mean", mean, factor), _rgb(raw, "image_std", std, factor), []
+
+
+def interpolation(raw: RawCheckpoint) -> Interpolation:
+    """How images are resized to the input.
+
+    Raises:
+        InputError: a way that is not known.
+    """
+    told = raw.preprocessor
+    number = told.get("resample")
+    if number is None:
+        kind = str(told.get("image_processor_type", told.get("feature_extractor_type", "")))
+        return "bilinear" if kind.startswith(BILINEAR) else "bicubic"
+    if type(number) is not int or number not in RESAMPLE:
+        raise InputError(f"{raw.path}: its preprocessor_config.json says resample {number!r}; known: {RESAMPLE}")
+    return RESAMPLE[number]
 
 
 def _factor(raw: RawCheckpoint) -> float:

@@ -1,6 +1,7 @@
 """transformers' DINOv3ViTModel (DINOv3, arXiv 2508.10104), bare or inside another model."""
 
 import re
+from dataclasses import replace
 
 from backbones import naming
 from backbones.eva import TEMPERATURE
@@ -49,6 +50,7 @@ def convert(raw: RawCheckpoint) -> Converted:
     if config:
         fixed["num_registers"] = config.get("num_register_tokens", 0)
     result = as_eva(raw, translated, method="dinov3", mean=mean, std=std, notes=notes, **fixed)
+    result = replace(result, spec=replace(result.spec, interpolation=_hf_config.interpolation(raw)))
     _hf_config.check(raw, config, result)
     return result
 

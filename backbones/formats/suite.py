@@ -1,7 +1,7 @@
 """Files written by `backbones/save.py`: the header says what the network is, nothing is guessed."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from pydantic import TypeAdapter
 
@@ -22,7 +22,11 @@ KEY = "mae_bench"
 
 def header(zoo: str, arch: Config, spec: BackboneSpec) -> dict[str, str]:
     """Metadata of a file to write."""
-    return {KEY: json.dumps({"zoo": zoo, "arch": arch.model_dump(mode="json"), "spec": asdict(spec)}, sort_keys=True)}
+    told = asdict(spec)
+    # The usual one is not written, so that the same weights have the same bytes as before there was a choice.
+    if spec.interpolation == "bicubic":
+        del told["interpolation"]
+    return {KEY: json.dumps({"zoo": zoo, "arch": arch.model_dump(mode="json"), "spec": told}, sort_keys=True)}
 
 
 def recognise(raw: RawCheckpoint) -> bool:
@@ -39,6 +43,7 @@ def convert(raw: RawCheckpoint) -> Converted:
         told = TypeAdapter(BackboneSpec).validate_python(facts["spec"])
         # Sizes are those of the architecture, whatever the header's spec says of them.
         spec = zoo.spec_of(arch, mean=told.mean, std=told.std, method=told.method, pretrain_data=told.pretrain_data)
+        spec = replace(spec, interpolation=told.interpolation)
         if spec.depth > len(raw.state):
             raise ValueError(f"{spec.depth} blocks in {len(raw.state)} tensors")
     except (ValueError, KeyError, TypeError, ConfigError) as error:

@@ -1,5 +1,7 @@
 """Files of torchvision's VisionTransformer."""
 
+from dataclasses import replace
+
 from backbones import naming
 from backbones.families import Converted, Evidence
 from backbones.formats._common import MEAN_ASSUMED, as_vit, published_heads
@@ -24,6 +26,8 @@ RULES = {
 }
 # Heads of ViT-B, ViT-L and ViT-H by width (torchvision/models/vision_transformer.py).
 HEADS = {768: 12, 1024: 16, 1280: 16}
+# torchvision/models/vision_transformer.py: IMAGENET1K_V1 is bilinear, the others bicubic.
+BILINEAR_ASSUMED = "bilinear resizing is assumed, as torchvision's own weights take; its SWAG weights take interpolation=bicubic"
 DROPPED = {r"heads?\.": "classification head"}
 
 
@@ -37,4 +41,5 @@ def convert(raw: RawCheckpoint) -> Converted:
     if any(name.startswith("conv_proj.conv_bn_relu_0.") for name in raw.state):
         raise InputError(f"{raw.path}: torchvision's network with a convolutional stem, which is not supported")
     translated = naming.translate(raw.path, raw.state, RULES, DROPPED)
-    return as_vit(raw, translated, notes=(MEAN_ASSUMED,), **published_heads(translated, HEADS))
+    result = as_vit(raw, translated, notes=(MEAN_ASSUMED, BILINEAR_ASSUMED), **published_heads(translated, HEADS))
+    return replace(result, spec=replace(result.spec, interpolation="bilinear"))

@@ -4,6 +4,7 @@ What a source does not state is left out: no hash, length of training or licence
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 Rgb = tuple[float, float, float]
 IMAGENET: tuple[Rgb, Rgb] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -19,6 +20,8 @@ class Release:
     method: str
     """How it was pretrained, as in a `BackboneSpec`."""
     pretrain_data: str
+    family: str
+    """The file of `formats/` that reads it as its authors publish it; as timm has it, where it is only there."""
     reference: tuple[str, str] | None
     """Method and architecture of its rows among the published numbers (`results/reference`)."""
     timm: str = ""
@@ -33,6 +36,8 @@ class Release:
     licence: str = ""
     statistics: tuple[Rgb, Rgb] = IMAGENET
     """Mean and std of the input, in RGB for pixels in 0..1."""
+    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    """How images are resized to the input."""
 
     @property
     def file(self) -> str:

@@ -7,7 +7,17 @@ PLACE = "https://storage.googleapis.com/vit_models/augreg/"
 
 def _release(size: str, file: str) -> Release:
     timm = f"vit_{size}_patch16_224.augreg_in21k"
-    return Release("supervised", "IN21K", None, timm, f"{PLACE}{file}.npz", epochs=300, licence="apache-2.0", statistics=HALF)
+    return Release(
+        "supervised",
+        "IN21K",
+        "augreg",
+        None,
+        timm,
+        f"{PLACE}{file}.npz",
+        epochs=300,
+        licence="apache-2.0",
+        statistics=HALF,
+    )
 
 
 RELEASES = {

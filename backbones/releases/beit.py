@@ -8,7 +8,7 @@ from backbones.releases import HALF, IMAGENET, Release
 
 def _release(version: str, size: str, timm: str, data: str, *, half: bool) -> Release:
     name = f"{version}_{size}_patch16_224"
-    return Release(version, data, None, f"{name}.{timm}", licence="apache-2.0", statistics=HALF if half else IMAGENET)
+    return Release(version, data, "beit", None, f"{name}.{timm}", licence="apache-2.0", statistics=HALF if half else IMAGENET)
 
 
 RELEASES = {

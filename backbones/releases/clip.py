@@ -2,10 +2,13 @@
 
 from backbones.releases import CLIP, Release
 
+# arXiv 2103.00020, section 2.5: all of them.
+EPOCHS = 32
+
 
 def _release(size: str, patch: int, reference: tuple[str, str] | None = None) -> Release:
     timm = f"vit_{size}_patch{patch}_clip_quickgelu_224.openai"
-    return Release("clip", "WIT-400M", reference, timm, licence="apache-2.0", statistics=CLIP)
+    return Release("clip", "WIT-400M", "timm_vit", reference, timm, epochs=EPOCHS, licence="apache-2.0", statistics=CLIP)
 
 
 RELEASES = {

@@ -1,6 +1,7 @@
 """Supervised on ImageNet-1K: DeiT (arXiv 2012.12877) and DeiT III (arXiv 2204.07118) of facebookresearch/deit.
 
-The digits in DeiT's file names begin the files' SHA-256, as torch.hub has it.
+300 epochs (arXiv 2012.12877, table 9) and 800 (README_revenge.md, its training commands), to which 20 at another resolution are
+added for base, large and huge. The digits in DeiT's file names begin the files' SHA-256, as torch.hub has it.
 """
 
 from backbones.releases import Release
@@ -13,13 +14,15 @@ def _deit(size: str, digits: str) -> Release:
     # The tables have no rows of DeiT-Ti.
     reference = None if size == "tiny" else ("DeiT", f"{name}@224")
     url = f"{PLACE}{name}-{digits}.pth"
-    return Release("supervised", "IN1K", reference, f"{name}.fb_in1k", url, sha256=digits, licence="apache-2.0")
+    timm = f"{name}.fb_in1k"
+    return Release("supervised", "IN1K", "timm_vit", reference, timm, url, sha256=digits, epochs=300, licence="apache-2.0")
 
 
 def _deit3(size: str, patch: int) -> Release:
     name = f"deit3_{size}_patch{patch}_224"
     url = f"{PLACE}deit_3_{size}_224_1k.pth"
-    return Release("supervised", "IN1K", ("DeiT III", f"{name}@224"), f"{name}.fb_in1k", url, licence="apache-2.0")
+    reference = ("DeiT III", f"{name}@224")
+    return Release("supervised", "IN1K", "timm_vit", reference, f"{name}.fb_in1k", url, epochs=800, licence="apache-2.0")
 
 
 RELEASES = {

@@ -11,6 +11,7 @@ def _release(letter: str, size: str, *, registers: bool = False) -> Release:
     return Release(
         "dinov2",
         "LVD-142M",
+        "dinov2",
         ("DINOv2 + 4 registers" if registers else "DINOv2", arch),
         f"vit_{size}_patch14_{'reg4_' * registers}dinov2.lvd142m",
         f"{PLACE}{name}/{name}_{'reg4_' * registers}pretrain.pth",

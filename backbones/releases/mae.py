@@ -10,6 +10,7 @@ def _release(size: str, arch: str, timm: str, md5: str) -> Release:
     return Release(
         "mae",
         "IN1K",
+        "mae",
         ("MAE", arch),
         timm,
         f"{PLACE}mae_pretrain_vit_{size}.pth",

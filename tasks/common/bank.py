@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,11 +17,13 @@ from safetensors.torch import save
 from torch import Tensor
 
 from backbones.contract import Backbone, Pool
+from mae_bench.core import processes
 from mae_bench.core.errors import InputError
-from mae_bench.core.files import write_bytes
+from mae_bench.core.files import write_bytes, write_json
 from mae_bench.core.run import Run
 from mae_bench.core.samples import Failure, Skipped
 from mae_bench.core.seeding import generator
+from results.names import FEATURES
 from tasks.common.features import View, extract
 from tasks.common.images import split_of
 from tasks.common.sizes import check_pool, input_size
@@ -83,7 +86,7 @@ def banks(source: "Source", data: "DataHandle", config: "Pooled", run: Run) -> t
     """
     check_pool(source.spec, config.pool)
     backbone = source.build(seed=run.seed)
-    view = View(input_size(backbone.spec, config.image_size), config.crop_ratio)
+    view = View(input_size(backbone.spec, config.image_size), config.crop_ratio, backbone.spec.interpolation)
     wanted = _Wanted(backbone, data, config.pool, view, _digest(backbone) if run.cache else "")
     train, val = (_bank(wanted, which, run) for which in SPLITS)
     return train, val
@@ -100,12 +103,45 @@ def _bank(wanted: _Wanted, which: Literal["train", "val"], run: Run) -> Bank:
     if run.cache is None:
         return compute()
     path = run.cache / f"{wanted.key(which, run)}.safetensors"
+    started = time.monotonic()
     with _locked(path.with_suffix(".lock"), run):
+        waited = time.monotonic() - started
         found = _read(path, skipped)
-        if found is None:
-            found = compute()
-            _write(path, found, skipped)
-        return found
+        if found is not None:
+            _note(run, path, {"seconds": found.seconds, "waited": waited, "found": True})
+            return found.bank
+        bank = compute()
+        spent = time.monotonic() - started - waited
+        _write(path, _Stored(bank, spent), skipped)
+        _note(run, path, {"seconds": spent, "waited": waited, "found": False})
+        return bank
+
+
+class _Stored(NamedTuple):
+    """What is kept in a file."""
+
+    bank: Bank
+    seconds: float | None
+    """What it took to compute; None where an earlier version has not said."""
+
+
+def _note(run: Run, path: Path, what: dict[str, float | bool | None]) -> None:
+    """Say in the cell's folder what features cost and who paid, so that every cell that uses them can be charged the same.
+
+    What a cell has computed in an earlier session, it has paid for already.
+    """
+    if not processes.is_main():
+        return
+    there = _told(run.out / FEATURES)
+    if not (what["found"] and path.stem in there):
+        write_json(run.out / FEATURES, {**there, path.stem: what})
+
+
+def _told(path: Path) -> dict[str, object]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 class Noted(Skipped):
@@ -122,14 +158,15 @@ class Noted(Skipped):
         self.failures.append(failure)
 
 
-def _read(path: Path, skipped: Noted | None) -> Bank | None:
+def _read(path: Path, skipped: Noted | None) -> _Stored | None:
     """The features in a file; None where there is none, or none that can be read."""
     if not path.exists():
         return None
     try:
         with safe_open(path, framework="pt") as file:
             found = Bank(file.get_tensor("features"), file.get_tensor("classes"))
-            failures = json.loads((file.metadata() or {}).get("skipped", "[]"))
+            told = file.metadata() or {}
+            failures, seconds = json.loads(told.get("skipped", "[]")), json.loads(told.get("seconds", "null"))
     except (SafetensorError, OSError, ValueError) as error:
         log.warning("features in %s cannot be read (%s); computing them again", path, error)
         return None
@@ -137,12 +174,13 @@ def _read(path: Path, skipped: Noted | None) -> Bank | None:
         if skipped is not None:
             skipped.add(Failure(number, InputError(reason)))
     log.info("features from %s", path)
-    return found
+    return _Stored(found, seconds)
 
 
-def _write(path: Path, bank: Bank, skipped: Noted | None) -> None:
+def _write(path: Path, stored: _Stored, skipped: Noted | None) -> None:
     failures = [] if skipped is None else [(failure.number, str(failure.error)) for failure in skipped.failures]
-    write_bytes(path, save(bank._asdict(), {"skipped": json.dumps(failures)}))
+    facts = {"skipped": json.dumps(failures), "seconds": json.dumps(stored.seconds)}
+    write_bytes(path, save(stored.bank._asdict(), facts))
 
 
 @contextmanager
@@ -155,6 +193,8 @@ def _locked(path: Path, run: Run) -> Iterator[None]:
         except BlockingIOError:
             run.reporter.start("waiting for features that another cell computes", 1)
             fcntl.lockf(file, fcntl.LOCK_EX)
+        except OSError as error:  # no locks on this file system: two cells may compute the same file, which is written whole
+            log.warning("no lock for %s (%s)", path, error.strerror)
         yield
 
 

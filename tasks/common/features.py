@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from backbones.contract import Backbone, Pool, normalise
+from backbones.contract import Backbone, Interpolation, Pool, normalise
 from mae_bench.core.precision import autocast
 from mae_bench.core.run import Run
 from mae_bench.core.samples import Skipped, in_order
@@ -26,6 +26,8 @@ class View:
     """Height and width in pixels."""
     crop_ratio: float
     """Of the centre crop to the shorter side."""
+    interpolation: Interpolation = "bicubic"
+    """How images are resized: as in the training of the backbone."""
 
 
 def batches(
@@ -36,7 +38,7 @@ def batches(
     Raises:
         InputError: an image cannot be decoded, and `skipped` does not take it.
     """
-    data = Labelled(split, evaluation_transform(view.size, view.crop_ratio))
+    data = Labelled(split, evaluation_transform(view.size, view.crop_ratio, view.interpolation))
     run.reporter.start(title, len(data))
     for images, labels in in_order(data, stack, batch_size=BATCH, workers=run.workers, skipped=skipped):
         yield images.to(run.device, non_blocking=True), labels

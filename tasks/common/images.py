@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import InterpolationMode, v2
 
+from backbones.contract import Interpolation
 from tasks.data import LabelledSplit
 
 if TYPE_CHECKING:
     from tasks.handle import DataHandle
 
-BICUBIC = InterpolationMode.BICUBIC
 ASPECTS = (3 / 4, 4 / 3)
 """Width to height of random crops, before the resize (torchvision's and timm's default)."""
 
@@ -26,7 +26,9 @@ def split_of(data: "DataHandle", which: Literal["train", "val"]) -> LabelledSpli
     return cast(LabelledSplit, data.split(which))
 
 
-def evaluation_transform(size: tuple[int, int], crop_ratio: float) -> Callable[[Image.Image], Tensor]:
+def evaluation_transform(
+    size: tuple[int, int], crop_ratio: float, interpolation: Interpolation = "bicubic"
+) -> Callable[[Image.Image], Tensor]:
     """Resize so that a centre crop of `size` keeps `crop_ratio` of the shorter side, and crop.
 
     With 224 and 0.875 this is the resize to 256 and crop of 224 that MAE, DINO and DeiT evaluate with.
@@ -34,9 +36,11 @@ def evaluation_transform(size: tuple[int, int], crop_ratio: float) -> Callable[[
     Args:
         size: height and width in pixels.
         crop_ratio: 0 to 1; 1 crops nothing of the shorter side.
+        interpolation: of the resize.
     """
     shorter = int(min(size) / crop_ratio) if size[0] == size[1] else [int(side / crop_ratio) for side in size]
-    return v2.Compose([v2.Resize(shorter, interpolation=BICUBIC, antialias=True), v2.CenterCrop(size), v2.PILToTensor()])
+    resize = v2.Resize(shorter, interpolation=InterpolationMode(interpolation), antialias=True)
+    return v2.Compose([resize, v2.CenterCrop(size), v2.PILToTensor()])
 
 
 class CropOnce:
@@ -46,9 +50,9 @@ class CropOnce:
     takes the centre. Where torchvision's first draw fits, both give the same pixels.
     """
 
-    def __init__(self, size: tuple[int, int], scale: tuple[float, float]) -> None:
+    def __init__(self, size: tuple[int, int], scale: tuple[float, float], interpolation: Interpolation = "bicubic") -> None:
         """Crop to `size` (height, width) in pixels an area of `scale` (smallest, largest share)."""
-        self._size, self._scale = size, scale
+        self._size, self._scale, self._resampling = size, scale, Image.Resampling[interpolation.upper()]
 
     def __call__(self, image: Image.Image) -> Image.Image:
         """A random part of the image at the size."""
@@ -59,24 +63,32 @@ class CropOnce:
         top = int(torch.randint(0, image.height - height + 1, (1,)))
         left = int(torch.randint(0, image.width - width + 1, (1,)))
         part = image.crop((left, top, left + width, top + height))
-        return part.resize((self._size[1], self._size[0]), Image.Resampling.BICUBIC)
+        return part.resize((self._size[1], self._size[0]), self._resampling)
 
 
-def probe_transform(size: tuple[int, int], scale: tuple[float, float], flip: float) -> Callable[[Image.Image], Tensor]:
+def probe_transform(
+    size: tuple[int, int], scale: tuple[float, float], flip: float, interpolation: Interpolation = "bicubic"
+) -> Callable[[Image.Image], Tensor]:
     """Random resized crop and horizontal flip, the augmentation of MAE's linear probe.
 
     Args:
         size: height and width in pixels.
         scale: smallest and largest share of the area that is cropped.
         flip: probability of a horizontal flip.
+        interpolation: of the resize.
     """
-    return v2.Compose([CropOnce(size, scale), v2.RandomHorizontalFlip(flip), v2.PILToTensor()])
+    return v2.Compose([CropOnce(size, scale, interpolation), v2.RandomHorizontalFlip(flip), v2.PILToTensor()])
 
 
 def finetune_transform(
-    size: tuple[int, int], scale: tuple[float, float], flip: float, rand_augment: str, mean: tuple[float, float, float]
+    size: tuple[int, int],
+    scale: tuple[float, float],
+    flip: float,
+    rand_augment: str,
+    mean: tuple[float, float, float],
+    interpolation: Interpolation = "bicubic",
 ) -> Callable[[Image.Image], Tensor]:
-    """The training pipeline of timm as MAE's fine-tuning uses it: random resized crop, flip, RandAugment, all of them bicubic.
+    """The training pipeline of timm as MAE's fine-tuning uses it: random resized crop, flip, RandAugment.
 
     Args:
         size: height and width in pixels.
@@ -84,6 +96,7 @@ def finetune_transform(
         flip: probability of a horizontal flip.
         rand_augment: policy in timm's notation, such as `rand-m9-mstd0.5-inc1`; empty for none.
         mean: colour in 0..1 that fills what a shift or rotation uncovers.
+        interpolation: of all of them.
     """
     made = create_transform(
         size,
@@ -94,7 +107,7 @@ def finetune_transform(
         hflip=flip,
         color_jitter=cast(Any, None),
         auto_augment=rand_augment or None,
-        interpolation="bicubic",
+        interpolation=interpolation,
         mean=mean,
     )
     return lambda image: torch.as_tensor(cast(Any, made)(image))

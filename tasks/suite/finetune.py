@@ -121,7 +121,7 @@ def tune(source: "Source", data: "DataHandle", config: Config, run: Run, kind: C
 
     check_pool(source.spec, config.pool)
     size = input_size(source.spec, config.image_size)
-    view = View(size, crop_ratio(size, config.crop_ratio))
+    view = View(size, crop_ratio(size, config.crop_ratio), source.spec.interpolation)
     model = build(source, len(data.classes), config, run, size, kind)
     train(plan(model, data, config, run, view, training_key(source, data, config, run)), run)
     return measure(model, model.logits, split_of(data, "val"), view, run)
@@ -165,7 +165,7 @@ def plan(model: "FineTuned", data: "DataHandle", config: Config, run: Run, view:
     from tasks.common.train import epoch_schedule, no_decay
 
     mean = model.backbone.spec.mean
-    transform = finetune_transform(view.size, config.crop_scale, config.flip, config.rand_augment, mean)
+    transform = finetune_transform(view.size, config.crop_scale, config.flip, config.rand_augment, mean, view.interpolation)
     images = Labelled(split_of(data, "train"), transform)
     mixed = config.mixup > 0 or config.cutmix > 0  # in pairs of images
     batch = fitting_batch(config.batch_size, len(images), accumulate=config.accumulate, multiple=2 if mixed else 1)

@@ -155,9 +155,9 @@ def _augmented(source: "Source", data: "DataHandle", config: Config, run: Run) -
     backbone = source.build(seed=run.seed)
     size = input_size(backbone.spec, config.image_size)
     probe = seeded(lambda: FrozenProbe(backbone, config.pool, len(data.classes), run.device), run)
-    crops = Labelled(split_of(data, "train"), probe_transform(size, config.crop_scale, config.flip))
+    crops = Labelled(split_of(data, "train"), probe_transform(size, config.crop_scale, config.flip, backbone.spec.interpolation))
     _train(probe, crops, stack, config, run, training_key(source, data, config, run))
-    return measure(probe, probe.logits, split_of(data, "val"), View(size, config.crop_ratio), run)
+    return measure(probe, probe.logits, split_of(data, "val"), View(size, config.crop_ratio, backbone.spec.interpolation), run)
 
 
 def _train(

@@ -1,13 +1,18 @@
 """Small networks and files that hold them."""
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from backbones.arch import VitArch
+from backbones.positions import sincos_2d
+from backbones.save import save_backbone
+from backbones.source import Source, open_source
 from backbones.vit import TimmViT, initial_weights
 from backbones.zoo import vit
 
@@ -46,6 +51,46 @@ def saved(tmp_path: Path) -> Callable[..., str]:
         return str(tmp_path / name)
 
     return save
+
+
+@pytest.fixture
+def mae_state(timm_state):
+    """An official MAE file's encoder: fixed positions, a class token row of zeros."""
+    return {**timm_state, "pos_embed": sincos_2d(128, (4, 4), num_prefix=1)}
+
+
+@pytest.fixture
+def decoder():
+    names = ("mask_token", "decoder_embed.weight", "decoder_pos_embed", "decoder_blocks.0.norm1.weight", "decoder_pred.bias")
+    return {name: torch.ones(1, 1, 4) for name in names}
+
+
+@pytest.fixture
+def pickled(tmp_path):
+    """Write bytes, or the pickle of something."""
+
+    def write(content: Any, protocol: int = 4) -> Path:
+        path = tmp_path / "model.pkl"
+        path.write_bytes(content if isinstance(content, bytes) else pickle.dumps(content, protocol=protocol))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def source(tmp_path, make):
+    """A small network with the given facts, as a source."""
+
+    def build(zero_key_bias=False, **facts) -> Source:
+        backbone = make(**facts)
+        if zero_key_bias:
+            for block in backbone.net.blocks:
+                width = facts["embed_dim"]
+                block.attn.qkv.bias.data[width : 2 * width] = 0
+        save_backbone(tmp_path / "network" / "model.safetensors", backbone, method="mae", pretrain_data="scenes")
+        return open_source(str(tmp_path / "network"))
+
+    return build
 
 
 def shaken(state: dict[str, Tensor]) -> dict[str, Tensor]:

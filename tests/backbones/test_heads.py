@@ -113,7 +113,7 @@ def test_a_config_json_of_timms_that_does_not_fit_is_refused(tmp_path, net, chan
 def test_a_local_file_of_a_release_has_the_heads_of_timm_and_its_size(saved, monkeypatch, net):
     make = timm.create_model
     monkeypatch.setattr(timm, "create_model", lambda name, **options: make(name, **{**SIZES, "num_heads": HEADS, **options}))
-    release = Release("mine", "IN1K", None, timm="vit_tiny_patch16_224")
+    release = Release("mine", "IN1K", "timm_vit", None, timm="vit_tiny_patch16_224")
     monkeypatch.setattr(released, "releases", lambda: {"mine": release})
     source = open_source(f"mine={saved(net.state_dict())}")
     assert (heads(source), source.spec.method, assumed(source)) == (HEADS, "mine", [])

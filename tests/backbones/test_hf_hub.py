@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 
 from backbones import hub
+from backbones.export import export
 from backbones.source import open_source
 from mae_bench.core.errors import ConfigError, EnvironmentFault, InputError
 from tests.backbones.hf_models import make, save
@@ -26,6 +27,11 @@ class Hub(BaseHTTPRequestHandler):
 
     files: ClassVar[dict[str, bytes]] = {}
     asked: ClassVar[list[tuple[str, str]]] = []
+    promised: ClassVar[dict[str, str]] = {}
+    """SHA-256 that is stated for a file instead of its own."""
+    cut: ClassVar[set[str]] = set()
+    """Files whose next download ends in the middle."""
+    ranges: ClassVar[list[str]] = []
 
     def answer(self, *, body: bool) -> None:
         match = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self.path)
@@ -41,13 +47,30 @@ class Hub(BaseHTTPRequestHandler):
                 self.send_header("X-Repo-Commit", COMMIT)
             content = b""
         else:
-            self.send_response(200)
+            etag = self.promised.get(file) or hashlib.sha256(content).hexdigest()
+            content = self.part_of(content)
             self.send_header("X-Repo-Commit", COMMIT)
-            self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+            self.send_header("ETag", f'"{etag}"')
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        if body:
+        if body and file in self.cut:
+            self.cut.remove(file)
+            self.wfile.write(content[: len(content) // 2])
+            self.close_connection = True
+        elif body:
             self.wfile.write(content)
+
+    def part_of(self, content: bytes) -> bytes:
+        """The whole, or what is asked for of it."""
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if not asked or self.command == "HEAD":
+            self.send_response(200)
+            return content
+        self.ranges.append(self.headers["Range"])
+        first, last = int(asked[1]), int(asked[2] or len(content) - 1)
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
+        return content[first : last + 1]
 
     def do_HEAD(self) -> None:
         self.answer(body=False)
@@ -62,7 +85,7 @@ class Hub(BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch, tmp_path):
     """The handler whose files are served; the cache is an empty folder."""
-    Hub.files, Hub.asked = {}, []
+    Hub.files, Hub.asked, Hub.promised, Hub.cut, Hub.ranges = {}, [], {}, set(), []
     http = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     thread = threading.Thread(target=http.serve_forever, daemon=True)
     thread.start()
@@ -136,6 +159,29 @@ def test_an_index_that_names_absent_files_is_refused(server, model):
     server.files = model | {"model.safetensors.index.json": b'{"weight_map": {"a": "gone.safetensors"}}'}
     with pytest.raises(InputError, match=r"names gone\.safetensors, which is not there"):
         open_source("hf:org/model")
+
+
+def test_a_download_whose_connection_is_cut_goes_on_where_it_stopped(server, model, monkeypatch):
+    """But for the rest of a part of the file, of which huggingface_hub writes one at a time, 10 MB else."""
+    part = 1000
+    monkeypatch.setattr(huggingface_hub.constants, "DOWNLOAD_CHUNK_SIZE", part)
+    server.files, server.cut = model, {"model.safetensors"}
+    source = open_source("hf:org/model")
+    whole = model["model.safetensors"]
+    assert source.sha256 == hashlib.sha256(whole).hexdigest()
+    assert server.ranges == [f"bytes={len(whole) // 2 // part * part}-"]
+
+
+def test_C17_a_download_that_is_not_what_the_server_says_is_refused(server, model, tmp_path):
+    """As long as it should be, and other bytes; the name that huggingface_hub gives the file is the hash it should have."""
+    server.files = model
+    server.promised = {"model.safetensors": "ab" * 32}
+    source = open_source("hf:org/model")
+    with pytest.raises(InputError, match=r"huggingface\.co has (ab){32}; delete .*/blobs/(ab){32} and download it again"):
+        _ = source.sha256
+    with pytest.raises(InputError, match="download it again"):
+        export(source, tmp_path / "out.safetensors", "timm")
+    assert not (tmp_path / "out.safetensors").exists()
 
 
 @pytest.mark.parametrize(

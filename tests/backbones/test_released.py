@@ -27,7 +27,7 @@ def small(monkeypatch, timm_state, tmp_path):
     torch.save({"model": timm_state}, tmp_path / "tiny_official.pth")
     digest = hashlib.md5((tmp_path / "tiny_official.pth").read_bytes()).hexdigest()
     half = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    release = Release("mae", "IN1K", None, url="https://example.org/a/tiny_official.pth", md5=digest[:6], statistics=half)
+    release = Release("mae", "IN1K", "mae", None, url="https://example.org/a/tiny_official.pth", md5=digest[:6], statistics=half)
     monkeypatch.setattr(released, "releases", lambda: {**KNOWN, "tiny_mae": release})
     return tmp_path / "tiny_official.pth"
 
@@ -38,6 +38,7 @@ def test_timm_has_the_release_with_these_facts(name):
     config = timm.get_pretrained_cfg(release.timm)
     assert config is not None and config.hf_hub_id, release.timm
     assert (tuple(config.mean), tuple(config.std)) == release.statistics
+    assert config.interpolation == release.interpolation
     assert release.licence == config.license
     if config.url and release.url:
         assert config.url == release.url
@@ -56,6 +57,12 @@ def test_references_are_rows_of_the_published_tables():
             rows |= {(row["method"], row["arch"]) for row in csv.DictReader(file)}
     lacking = {name: release.reference for name, release in KNOWN.items() if release.reference and release.reference not in rows}
     assert not lacking
+
+
+def test_every_release_says_what_it_is():
+    for name, release in KNOWN.items():
+        assert release.method and release.pretrain_data and release.licence, name
+        assert release.family in find.names("backbones.formats"), name
 
 
 def test_every_release_can_be_had_somewhere():
