@@ -10,8 +10,10 @@ from typing import NamedTuple
 
 import torch
 
-Step = Callable[[], float]
-"""Makes one step and gives a number that contenders are expected to agree on, such as the loss."""
+Numbers = float | tuple[float, ...]
+"""What contenders are expected to agree on, such as the loss."""
+Step = Callable[[], Numbers]
+"""Makes one step and gives the numbers of it."""
 
 
 class Result(NamedTuple):
@@ -19,7 +21,7 @@ class Result(NamedTuple):
 
     seconds: list[float]
     """CPU time of each step."""
-    numbers: list[float]
+    numbers: list[Numbers]
     """What each step gave."""
     memory: float
     """Peak of memory over the built model, in MB."""
@@ -41,7 +43,7 @@ def take_turns(contenders: Sequence[str], build: Callable[[str], Step], rounds: 
         there.close()
         pipes[name] = here
         here.recv()
-    found: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in contenders}
+    found: dict[str, tuple[list[float], list[Numbers]]] = {name: ([], []) for name in contenders}
     for number in range(rounds + 1):
         for name, pipe in pipes.items():
             pipe.send("step")
@@ -59,12 +61,14 @@ def take_turns(contenders: Sequence[str], build: Callable[[str], Step], rounds: 
 def print_ratios(results: dict[str, Result], first: str) -> None:
     """One line a contender: its time and memory, and how many times faster than `first` it is (median over the rounds)."""
     base = results[first]
-    print(f"{'':24}{'CPU s':>9}{'times as fast':>15}{'of the best':>13}{'MB':>8}  first number")
+    print(f"{'':24}{'CPU s':>9}{'times as fast':>15}{'of the best':>13}{'MB':>8}{'share':>7}  first numbers")
     for name, result in results.items():
         ratio = statistics.median(theirs / mine for theirs, mine in zip(base.seconds, result.seconds, strict=True))
         best = min(base.seconds) / min(result.seconds)
-        median, memory = statistics.median(result.seconds), result.memory
-        print(f"{name:24}{median:9.3f}{ratio:15.2f}{best:13.2f}{memory:8.0f}  {result.numbers[0]:.7g}")
+        median, memory, given = statistics.median(result.seconds), result.memory, result.numbers[0]
+        numbers = " ".join(f"{number:.7g}" for number in (given if isinstance(given, tuple) else (given,)))
+        share = memory / base.memory
+        print(f"{name:24}{median:9.3f}{ratio:15.2f}{best:13.2f}{memory:8.0f}{share:7.2f}  {numbers}")
 
 
 def _work(build: Callable[[str], Step], name: str, pipe: Connection) -> None:

@@ -146,5 +146,5 @@ def _test_config(config: "Config", spec: BackboneSpec) -> Part:
 
 
 def _cross_entropy(weight: float, class_weight: list[float] | None) -> Part:
-    classes = {"class_weight": class_weight} if class_weight else {}
-    return {"type": "CrossEntropyLoss", "use_sigmoid": False, "loss_weight": weight, **classes}
+    loss: Part = {"type": "CrossEntropyLoss", "use_sigmoid": False, "loss_weight": weight}
+    return loss | ({"type": "MaeBenchBalancedLoss", "class_weight": class_weight} if class_weight else {})

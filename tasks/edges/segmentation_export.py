@@ -17,7 +17,7 @@ from tasks.edges.segmentation_run import WARMUP_START
 from tasks.handle import DataHandle
 from tasks.suite.segmentation import Config
 
-IMPORTS = ["backbones.adapters.to_mmseg", "tasks.edges.segmentation_linear"]
+IMPORTS = ["backbones.adapters.to_mmseg", "tasks.edges.segmentation_linear", "tasks.edges.segmentation_loss"]
 ADE20K_CLASSES = 150
 VALIDATIONS = 10
 """Times that a training is validated, as mmseg's schedules do (every 16k of 160k steps)."""

@@ -21,7 +21,8 @@ from mmseg.evaluation.metrics import IoUMetric
 from mmseg.registry import MODELS, TRANSFORMS
 from mmseg.structures import SegDataSample
 
-import tasks.edges.segmentation_linear  # noqa: F401  # registers the suite's own head
+import tasks.edges.segmentation_linear  # registers the suite's own head
+import tasks.edges.segmentation_loss  # noqa: F401  # registers the suite's own loss
 
 __all__ = ["TRANSFORMS", "BaseTransform", "Config", "IoUMetric", "SegDataSample", "build_model"]
 

@@ -62,7 +62,9 @@ def evaluate(source: Source, data: DataHandle, config: Config, run: Run) -> dict
 def _check_processes(config: Config, run: Run) -> None:
     """All processes predict, so each needs the whole network; batch norms need two images where they are not synchronised."""
     if run.sharded:
-        raise ConfigError("segmentation: --sharded is not supported; leave it out")
+        raise ConfigError(
+            "segmentation: weights cannot be sharded, since each process predicts by itself with all of them; leave it out"
+        )
     share = config.batch_size / _processes()
     if share < 2 and not _several_accelerators(run):
         raise ConfigError(

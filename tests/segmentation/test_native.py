@@ -178,7 +178,7 @@ def test_config_of_other_data_names_mmsegs_own_data_set(tmp_path, settings, name
         for place, mode in zip(folders, ("RGB", "L"), strict=True):
             path = root / place.replace("val", which)
             path.parent.mkdir(parents=True)
-            Image.new(mode, (8, 8)).save(path)
+            Image.new(mode, (8, 8), 7 if mode == "L" else 0).save(path)
     out = tmp_path / "cell.py"
     segmentation.export_native(open_source(SOURCE), settings, out, handle=open_data(f"{name}={root}"))
     read = File.fromfile(out)
