@@ -2,37 +2,33 @@
 
 import argparse
 import sys
-import threading
-import time
-from contextlib import AbstractContextManager
+from dataclasses import replace
 from inspect import signature
 from pathlib import Path
-from types import ModuleType, TracebackType
-from typing import TYPE_CHECKING, Self
+from types import ModuleType
+from typing import TYPE_CHECKING
 
+from mae_bench.clock import Clock
+from mae_bench.core import processes
 from mae_bench.core.config import Config, build
 from mae_bench.core.errors import InputError
-from mae_bench.core.files import write_json
+from mae_bench.energy import meter_of
 from mae_bench.job import Busy, log_to_stderr, reporter, warnings_of, work_in
-from mae_bench.measured import make_record
+from mae_bench.measured import Spent, make_record, shared_seconds, with_classes
 from mae_bench.watched import Watched
 from results.keeping import check_readable, has_record, write_record
 from results.request import Request, read_request
-from results.store import read_object
 
 if TYPE_CHECKING:
     from backbones.source import Source
     from tasks.handle import DataHandle
 
-ELAPSED = "elapsed.json"
 ENGINE = "mae_bench.core.engine"
 """Logger whose warnings a record repeats: what the engine did otherwise than asked, such as smaller micro-batches."""
 NATIVE = "native_config.py"
 """The cell as a config of the framework it stands on."""
 FEATURES = ".features"
 """Folder of an output folder in which its cells share the features of checkpoints; no model can be called so."""
-SECONDS_BETWEEN_NOTES = 5.0
-"""A kill loses at most this much of the time counted."""
 
 
 def main(words: list[str] | None = None) -> int:
@@ -50,6 +46,8 @@ def main(words: list[str] | None = None) -> int:
 
 def measure(folder: Path, key: str = "", *, anew: bool = False) -> None:
     """Do what the request in the folder asks for and leave the record; where another process has just left it, nothing.
+
+    Of several processes of one cell only the main one writes.
 
     Raises:
         Busy: the request is not the expected one any more, since another program has replaced it.
@@ -78,19 +76,22 @@ def measure(folder: Path, key: str = "", *, anew: bool = False) -> None:
         reporter=reporter(folder),
         cache=folder.parents[3] / FEATURES,
     )
-    watched = Watched(source)
-    if request.export_native:
+    watched, main_one, count = Watched(source), processes.is_main(), processes.world()
+    if request.export_native and main_one:
         wants_data = "handle" in signature(task.export_native).parameters
         task.export_native(source, config, folder / NATIVE, **({"handle": data} if wants_data else {}))
-    with Clock(folder) as clock, run.reporter.live(), warnings_of(ENGINE) as told:
+    with Clock(folder, meter_of(run.device, count), keeps=main_one) as clock, run.reporter.live(), warnings_of(ENGINE) as told:
         found = task.evaluate(watched, data, config, run)
-        session = clock.session
+        spent = Spent(clock.seconds, clock.sessions, clock.session, clock.joules, count if run.device == "cuda" else 0)
+    if not main_one:
+        return
     own = (
         *told,
         *_skipped(folder),
         *(task.deviations(request.recipe, config, watched, run) if hasattr(task, "deviations") else ()),
     )
-    write_record(folder, make_record(request, task, watched, data, found, (clock.seconds, clock.sessions, session), own))
+    record = make_record(request, task, watched, data, found, replace(spent, shared=shared_seconds(folder)), own)
+    write_record(folder, with_classes(record, task, folder))
 
 
 def _skipped(folder: Path) -> tuple[str, ...]:
@@ -99,47 +100,6 @@ def _skipped(folder: Path) -> tuple[str, ...]:
 
     count = skipped_images(folder)
     return (f"damaged training images left out: {count}, named in {FILE}",) if count else ()
-
-
-class Clock(AbstractContextManager["Clock"]):
-    """Counts the time of a cell over all its sessions, also of those that a kill ended."""
-
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / ELAPSED
-        before = read_object(self._path)
-        self._before, self.sessions = float(before.get("seconds", 0.0)), int(before.get("sessions", 0)) + 1
-        self._started = time.monotonic()
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._count, daemon=True)
-
-    @property
-    def session(self) -> float:
-        """Time of this session until now."""
-        return time.monotonic() - self._started
-
-    @property
-    def seconds(self) -> float:
-        """Time of all sessions until now."""
-        return self._before + self.session
-
-    def __enter__(self) -> Self:
-        """Begin to count."""
-        self._note()
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """End counting."""
-        self._ended.set()
-        self._thread.join()
-        self._note()
-
-    def _count(self) -> None:
-        while not self._ended.wait(SECONDS_BETWEEN_NOTES):
-            self._note()
-
-    def _note(self) -> None:
-        write_json(self._path, {"seconds": round(self.seconds, 3), "sessions": self.sessions})
 
 
 def _open(request: Request) -> tuple[ModuleType, Config, "Source", "DataHandle"]:

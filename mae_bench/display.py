@@ -83,6 +83,10 @@ class PlainDisplay(AbstractContextManager["PlainDisplay"]):
         self.overview.end(outcome)
         self._say(end_line(outcome))
 
+    def again(self, outcome: Outcome) -> None:
+        """A job is to be run once more."""
+        self._say(again_line(outcome))
+
     def watch(self, running: Mapping[str, Seen], waiting: Sequence[Job]) -> None:
         """Speak when it is time to."""
         self.overview.watch(running, waiting)
@@ -133,10 +137,13 @@ class LiveDisplay(AbstractContextManager["LiveDisplay"]):
     def end(self, outcome: Outcome) -> None:
         """Turn the bar of an ended job into a line."""
         self.overview.end(outcome)
-        known = self.bars.pop(outcome.job.name, None)
-        if known is not None:
-            self.jobs.remove_task(known[0])
+        self._drop(outcome.job)
         self.console.print(Text(end_line(outcome), style=STYLES[outcome.state]), soft_wrap=True)
+
+    def again(self, outcome: Outcome) -> None:
+        """A job is to be run once more."""
+        self._drop(outcome.job)
+        self.console.print(Text(again_line(outcome), style="yellow"), soft_wrap=True)
 
     def watch(self, running: Mapping[str, Seen], waiting: Sequence[Job]) -> None:
         """Move the bars."""
@@ -157,6 +164,12 @@ class LiveDisplay(AbstractContextManager["LiveDisplay"]):
     def stopping(self) -> None:
         """A signal has come."""
         self.console.print(Text(STOPPING, style="yellow"), soft_wrap=True)
+
+    def _drop(self, job: Job) -> None:
+        """Remove the bar of a job that does not run any more."""
+        known = self.bars.pop(job.name, None)
+        if known is not None:
+            self.jobs.remove_task(known[0])
 
     def _bar(self, name: str, title: str, done: int, total: int | None) -> None:
         """Move the bar of a job; a new piece of work gets a new bar, with a clock of its own."""
@@ -182,6 +195,11 @@ def state(seen: Seen) -> str:
         return f"starting, {duration(time.monotonic() - seen.started)}"
     note = f", {now['note']}" if now.get("note") else ""
     return f"{now.get('title')} {now.get('done')}/{now.get('total')}{note}"
+
+
+def again_line(outcome: Outcome) -> str:
+    """A job that is to be run once more on one line."""
+    return f"again   {outcome.job.name}  {outcome.message}; it goes on when the others have ended"
 
 
 def end_line(outcome: Outcome) -> str:

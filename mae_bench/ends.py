@@ -66,10 +66,16 @@ def reason(error: Exception) -> str:
 
 def last_line(path: Path) -> str:
     """The last line of a log that says something."""
+    return "".join(last_lines(path)[-1:])
+
+
+def last_lines(path: Path, most: int = 3) -> list[str]:
+    """The last lines of the last process in a log, but for empty ones."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - 8192))
             lines = [line.strip() for line in file.read().decode(errors="replace").splitlines()]
     except OSError:
-        return ""
-    return next((line[:600] for line in reversed(lines) if line and not line.startswith("--- ")), "")
+        return []
+    begin = max((number for number, line in enumerate(lines) if line.startswith("--- ")), default=-1)
+    return [line[:600] for line in lines[begin + 1 :] if line][-most:]

@@ -1,6 +1,7 @@
 """The started side of a job: its lock, its progress file, its status and exit code, and its end with its parent."""
 
 import ctypes
+import errno
 import fcntl
 import logging
 import os
@@ -15,9 +16,12 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
+from mae_bench import claim
+from mae_bench.claim import BUSY, Busy
 from mae_bench.core import processes
 from mae_bench.core.errors import Diverged, EnvironmentFault, MaeBenchError, Stopped
 from mae_bench.core.files import write_json
+from mae_bench.core.patience import patiently
 from mae_bench.core.progress import Bar, FileReporter, Reporter, Silent
 from mae_bench.core.signals import ASKING
 from mae_bench.lines import Lines
@@ -26,14 +30,10 @@ from results.store import STATUS
 PARENT = "MAE_BENCH_PARENT"
 """Environment variable with the process id of the program that started this one as a job."""
 LOCK = ".lock"
-BUSY = 76
-"""Exit code: another process works in the folder, or has just changed what is to be done there; try again later."""
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+"""What file systems say that have no locks; there claims alone tell."""
 
 _PR_SET_PDEATHSIG = 1
-
-
-class Busy(Exception):
-    """Another process holds the folder."""
 
 
 def started_as_job() -> bool:
@@ -54,40 +54,59 @@ def reporter(folder: Path) -> Reporter:
 
 
 def end_with_parent() -> None:
-    """Be asked to stop when the starting process dies, whatever kills it, so that no orphan races a second run."""
+    """Be asked to stop when the starting process dies, whatever kills it, so that no orphan races a second run.
+
+    For one of several processes of a training that is torchrun's agent, and not the program that is noted.
+    """
     parent = os.environ.get(PARENT)
     if parent is None or not sys.platform.startswith("linux"):
         return
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != int(parent):
+    if processes.world() == 1 and os.getppid() != int(parent):
         raise Stopped("the program that started this job is gone")
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process alone; the system lets go when the process ends, however it ends.
+    """Hold a folder for this process alone, among those of this machine and of others that share the file system.
+
+    However the process ends, the next one on this machine can have the folder at once, one on another after a while; see
+    `mae_bench.claim`.
 
     Raises:
         Busy: another process holds it.
+        EnvironmentFault: nothing can be written there.
     """
-    file = _take(folder)
+    file, lock = _take(folder)
     try:
-        yield
+        with _told(folder):
+            held = claim.take(folder, lock)
+        try:
+            yield
+        finally:
+            held.release()
     finally:
         file.close()
 
 
 def is_locked(folder: Path) -> bool:
     """Whether a process works in the folder at this moment."""
+    return bool(holder(folder))
+
+
+def holder(folder: Path) -> str:
+    """The machine of the process that works in the folder at this moment; empty where none does.
+
+    Of another machine that is gone this process can only know when it has looked for long enough.
+    """
     if not (folder / LOCK).exists():
-        return False
+        return ""
     try:
-        _take(folder).close()
-    except Busy:
-        return True
+        file, lock = _take(folder)
     except EnvironmentFault:
-        return False
-    return False
+        return ""
+    with file:
+        return claim.holder(folder, lock)
 
 
 def work_in(folder: Path, work: Callable[[], None], *, debug: bool = False) -> int:
@@ -191,18 +210,27 @@ def _leave(folder: Path, state: str, message: str, code: int) -> None:
     write_json(folder / STATUS, {"state": state, "message": message, "exit_code": code, "pid": os.getpid(), "time": time.time()})
 
 
-def _take(folder: Path) -> IO[bytes]:
+def _take(folder: Path) -> tuple[IO[bytes], claim.Lock]:
     """Open and lock the lock file; a record lock is not inherited by data workers, so none of them can keep it."""
-    try:
+    with _told(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK).open("ab")
+        file = patiently(lambda: (folder / LOCK).open("ab"))
+    try:
+        patiently(lambda: fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB))
+    except (BlockingIOError, PermissionError):
+        return file, "other"
+    except OSError as error:
+        if error.errno in NO_LOCKS:
+            return file, "none"
+        file.close()
+        raise EnvironmentFault(f"cannot lock {folder / LOCK}: {error.strerror}; choose an -o elsewhere") from error
+    return file, "mine"
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """What the system says of a folder that cannot be written, on one line."""
+    try:
+        yield
     except OSError as error:
         raise EnvironmentFault(f"cannot write in {folder}: {error.strerror}; choose another -o") from error
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        if isinstance(error, BlockingIOError | PermissionError):
-            raise Busy(str(folder)) from error
-        raise EnvironmentFault(f"cannot lock {folder / LOCK}: {error.strerror}; choose an -o elsewhere") from error
-    return file

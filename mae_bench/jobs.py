@@ -62,6 +62,9 @@ class Display(Protocol):
     def end(self, outcome: Outcome) -> None:
         """A job has ended."""
 
+    def again(self, outcome: Outcome) -> None:
+        """A job has ended badly and is to be run once more."""
+
     def stopping(self) -> None:
         """A signal has asked for an end; the jobs have been told."""
 

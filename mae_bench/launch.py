@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 
 from mae_bench.core import progress
@@ -24,6 +24,8 @@ ALIKE = 5
 """Failures of one kind in a row after which nothing more is started."""
 GRACE_SECONDS = 60.0
 """Time to save for a job that is over its time limit."""
+LAST = 0.0
+"""Weight of a job that is run once more, when nothing else waits."""
 BUSY_SECONDS = 3.0
 """Wait before another look at a folder that another process works in."""
 
@@ -105,6 +107,7 @@ class _Pool:
         self.outcomes: list[Outcome] = []
         self.not_before: dict[str, float] = {}
         self.forwarded = 0
+        self.killed: set[str] = set()
         self.alike: list[Outcome] = []
 
     def run(self) -> list[Outcome]:
@@ -113,13 +116,7 @@ class _Pool:
                 self._forward()
                 self._start_what_fits()
                 self._collect()
-                self.display.watch(
-                    {
-                        run.job.name: Seen(run.job, run.started, read_object(run.job.folder / progress.FILE))
-                        for run in self.running
-                    },
-                    self.waiting,
-                )
+                self.display.watch({run.job.name: run.seen() for run in self.running}, self.waiting)
                 time.sleep(POLL_SECONDS)
         finally:
             self._kill()
@@ -173,7 +170,16 @@ class _Pool:
             seconds = time.monotonic() - run.started
             killed = code < 0 and self.asked.count > 1
             outcome = Outcome(run.job, "stopped", seconds, "killed") if killed else self._outcome(run, code, seconds)
-            self._end(outcome)
+            if code == -signal.SIGKILL and outcome.state == "failed" and not run.late and run.job.name not in self.killed:
+                self._again(outcome)
+            else:
+                self._end(outcome)
+
+    def _again(self, outcome: Outcome) -> None:
+        """Run a job once more that the system has killed: with fewer beside it, its memory may be enough."""
+        self.killed.add(outcome.job.name)
+        self.waiting.append(replace(outcome.job, weight=LAST))
+        self.display.again(outcome)
 
     def _outcome(self, run: _Running, code: int, seconds: float) -> Outcome:
         """How a job ended; one that something else than this program stopped has failed, and the others go on."""

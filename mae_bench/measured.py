@@ -2,14 +2,18 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from mae_bench.core.errors import Diverged, MaeBenchError
 from mae_bench.job import one_line
 from results import record as records
-from results.record import Cost, Dataset, Model, Protocol, Record, Score
+from results.names import FEATURES
+from results.record import ClassScores, Cost, Dataset, Model, Protocol, Record, Score
 from results.request import Request
+from results.store import read_object
 
 if TYPE_CHECKING:
     from backbones.ledger import Ledger
@@ -20,13 +24,28 @@ if TYPE_CHECKING:
 ACCURACIES = ("top1", "top5")
 
 
+@dataclass(frozen=True)
+class Spent:
+    """What a cell took."""
+
+    seconds: float
+    """Of all sessions."""
+    sessions: int
+    session: float
+    """Seconds of the last one."""
+    joules: float | None = None
+    gpus: int = 0
+    shared: float = 0.0
+    """Seconds that others spent on features it used."""
+
+
 def make_record(
     request: Request,
     task: ModuleType,
     source: "Watched",
     data: "DataHandle",
     found: Mapping[str, float],
-    spent: tuple[float, int, float],
+    spent: Spent,
     deviations: Sequence[str] = (),
 ) -> Record:
     """The record of a cell that has been measured.
@@ -37,7 +56,7 @@ def make_record(
         source: the checkpoint, which knows how it was built and used.
         data: what it was measured on.
         found: value by metric name.
-        spent: seconds of all sessions, their number, seconds of the last one.
+        spent: what it took.
         deviations: what the task says of this very cell.
 
     Raises:
@@ -75,15 +94,32 @@ def make_record(
     )
 
 
-def _cost(request: Request, source: "Watched", spent: tuple[float, int, float]) -> Cost:
+def with_classes(record: Record, task: ModuleType, folder: Path) -> Record:
+    """The record with the numbers of single classes that the task has left in the cell's folder, if it does so."""
+    if not hasattr(task, "by_class"):
+        return record
+    return record.model_copy(
+        update={"classes": tuple(ClassScores(name=name, values=values) for name, values in task.by_class(folder))}
+    )
+
+
+def shared_seconds(folder: Path) -> float:
+    """What others spent on features that the cell of a folder found ready, less what it waited for them, in seconds."""
+    told = [one for one in read_object(folder / FEATURES).values() if isinstance(one, dict) and one.get("found") is True]
+    return max(0.0, sum(float(one.get("seconds") or 0.0) - float(one.get("waited") or 0.0) for one in told))
+
+
+def _cost(request: Request, source: "Watched", spent: Spent) -> Cost:
     from mae_bench import environment
 
-    seconds, sessions, session = spent
     memory, gpu_memory = environment.peak_memory_mb(), environment.peak_gpu_memory_mb(request.device)
     return Cost(
-        seconds=round(seconds, 3),
-        sessions=sessions,
-        images_per_second=float(f"{source.images / session:.4g}") if source.images and session > 0 else None,
+        seconds=round(spent.seconds, 3),
+        shared_seconds=round(spent.shared, 3),
+        sessions=spent.sessions,
+        gpus=spent.gpus,
+        energy_joules=_rounded(spent.joules),
+        images_per_second=float(f"{source.images / spent.session:.4g}") if source.images and spent.session > 0 else None,
         gflops=source.gflops(),
         input_size=source.input_size,
         peak_memory_mb=_rounded(memory),

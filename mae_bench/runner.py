@@ -12,6 +12,7 @@ from mae_bench.choose import Blocked
 from mae_bench.core.errors import MaeBenchError, Stopped
 from mae_bench.core.files import write_text
 from mae_bench.display import make_display
+from mae_bench.ends import last_lines
 from mae_bench.jobs import Job, Outcome
 from mae_bench.launch import check_stopped, python, run_jobs
 from mae_bench.options import Options, slots
@@ -21,6 +22,7 @@ from mae_bench.settle import Standing, announce, prepare, standing
 from results import record as records
 from results.formats import show_table, to_markdown
 from results.index import write_index
+from results.names import plain
 from results.record import Record, read_record
 from results.store import Order, stored_cells, write_order
 from results.table import HEADLINE, build_table
@@ -138,12 +140,15 @@ def finish(out: Path, console: Console) -> None:
 
 
 def tell_failures(failures: Sequence[Failure], console: Console) -> int:
-    """One line for each failure, and the exit code."""
+    """One line for each failure, with the last lines of its log that say something more, and the exit code."""
     if failures:
         say(console, f"{len(failures)} failed:")
     for failure in failures:
         place = f" (log: {failure.log})" if failure.log else ""
         say(console, f"  {failure.name}: {failure.message}{place}")
+        for line in last_lines(failure.log) if failure.log else ():
+            if failure.message not in line:
+                say(console, f"    | {plain(line)}")
     return 1 if failures else 0
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from mae_bench.claim import NAME as CLAIM
 from mae_bench.core.errors import ConfigError, MaeBenchError
 from mae_bench.core.files import write_json
 from mae_bench.job import LOCK, Busy, locked
@@ -205,7 +206,7 @@ def _check_saved(folder: Path, request: Request) -> None:
 def _clear(folder: Path) -> None:
     """Remove what an earlier, different measurement left, but for its records."""
     for path in folder.iterdir():
-        if path.name == LOCK or path.match("record*.json"):
+        if path.name == LOCK or path.name.startswith(CLAIM) or path.match("record*.json"):
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

@@ -16,6 +16,8 @@ from results.table import Table, group_key, row_key
 MOST_POINTS = 300
 """Points of one curve; longer ones are averaged down to this."""
 LONGEST_NAME = 40
+PROBED = {"log/knn_top1": "kNN", "log/linear_top1": "linear probe"}
+"""What `probe_every` logs during a pretraining, in percent; see `mae_bench.probe`."""
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#7f7f7f")
 """Told apart by colour-blind people too (Okabe and Ito, 2008, with two more)."""
 
@@ -95,6 +97,22 @@ def pretraining_plots(found: Sequence[Pretraining], table: Table) -> list[Plot]:
     return plots
 
 
+def probe_plots(found: Sequence[Pretraining]) -> list[Plot]:
+    """What the online probe of each pretraining measured on its way."""
+    plots = []
+    for one in found:
+        lines = [line for line in metrics.lines(one.folder) if any(name in line for name in PROBED)]
+        traces = [
+            _points(title, [(int(line["step"]) + 1, line[name]) for line in lines if name in line], colour(number))
+            for number, (name, title) in enumerate(PROBED.items())
+            if any(name in line for line in lines)
+        ]
+        if traces:
+            axes = {"xaxis": {"title": {"text": "step"}}, "yaxis": {"title": {"text": "top-1 in %"}, "automargin": True}}
+            plots.append(Plot(plain(one.name), make_figure(traces, axes)))
+    return plots
+
+
 def colour(number: int) -> str:
     """The colour of a model in every plot."""
     return COLOURS[number % len(COLOURS)]
@@ -122,6 +140,17 @@ def _curve(name: str, losses: Sequence[float], paint: str) -> Figure:
         "x": steps,
         "y": [float(f"{value:.5g}") if math.isfinite(value) else None for value in values],
         "name": shown(name),
+        "line": {"color": paint, "width": 1.5},
+    }
+
+
+def _points(name: str, points: Sequence[tuple[int, float]], paint: str) -> Figure:
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "x": [step for step, _ in points],
+        "y": [round(value, 3) if math.isfinite(value) else None for _, value in points],
+        "name": name,
         "line": {"color": paint, "width": 1.5},
     }
 

@@ -14,6 +14,11 @@ from results.labels import RowKey
 from results.names import plain
 from results.table import Group, Table
 
+COST = "Cost (m:ss or h:mm:ss, over all seeds)"
+SHARED = (
+    "features that several cells use are counted in the cell that computed them; a score by time counts them in every cell that "
+    "used them (shared_seconds of its record)"
+)
 COMPARABLE = "A column holds numbers of one protocol only; the settings of each are in its cells' record.json."
 
 
@@ -36,7 +41,7 @@ def show_table(table: Table, console: Console) -> None:
         scores.add_row(Text(label), *(Text(table.score(row, group.key, metric)) for group, metric, _ in columns(table)))
     console.print(scores)
     console.print(_rich_cost(table))
-    for line in notes(table):
+    for line in (*cost_notes(table), *notes(table)):
         console.print(Text(line, style="dim"), soft_wrap=True)
 
 
@@ -64,7 +69,8 @@ def cost_markdown(table: Table) -> str:
         return ""
     head = ["model", *cost_heads(table)]
     body = [[label, *cost_row(table, row)] for row, label in zip(table.rows, table.row_labels, strict=True)]
-    return f"# Cost (m:ss or h:mm:ss, over all seeds)\n\n{_markdown(head, body)}"
+    lines = "".join(f"\n- {line}\n" for line in cost_notes(table))
+    return f"# {COST}\n\n{_markdown(head, body)}{lines}"
 
 
 def to_csv(table: Table) -> str:
@@ -132,6 +138,11 @@ def cost_row(table: Table, row: RowKey) -> list[str]:
     return [*("-" if spent is None else clock(spent) for spent in times), clock(table.total(row))]
 
 
+def cost_notes(table: Table) -> tuple[str, ...]:
+    """What a reader of the cost table has to know."""
+    return (SHARED,) if any(table.shared.values()) else ()
+
+
 def heading(group: Group, metric: str, unit: str, gap: str) -> str:
     """The text above a column; percent is not said, since headline metrics are all in it."""
     return gap.join(word for word in (group.label, plain(metric), plain(unit) if unit not in ("%", "") else "") if word)
@@ -155,7 +166,7 @@ def _markdown(head: list[str], body: list[list[str]]) -> str:
 
 
 def _rich_cost(table: Table) -> RichTable:
-    cost = _rich("cost (m:ss or h:mm:ss, over all seeds)", table)
+    cost = _rich(COST[0].lower() + COST[1:], table)
     for label in cost_heads(table):
         cost.add_column(_stacked(label), justify="right", overflow="fold")
     for row, label in zip(table.rows, table.row_labels, strict=True):

@@ -5,14 +5,15 @@ from pathlib import Path
 from mae_bench.core import faults
 from mae_bench.core.errors import InputError
 from mae_bench.core.files import write_bytes, write_json
+from mae_bench.core.patience import patiently
 from results.record import FILE, Record, read_record
 
 
 def write_record(folder: Path, record: Record) -> None:
     """Write a cell's record: the last thing of a cell, whole or not at all; one that is there is kept by `keep`."""
     faults.visit("record.write")
-    keep(folder)
-    write_json(folder / FILE, record.model_dump(mode="json", by_alias=True))
+    patiently(lambda: keep(folder))
+    patiently(lambda: write_json(folder / FILE, record.model_dump(mode="json", by_alias=True)))
 
 
 def kept(folder: Path, key: str) -> Path:

@@ -15,11 +15,14 @@ FEWEST = 2
 
 
 def cost_plots(table: Table) -> list[Plot]:
-    """Score by time, one plot for each column: the cells of a model, and its pretraining where that is known."""
+    """Score by time, one plot for each column: the cells of a model, and its pretraining where that is known.
+
+    Every cell pays for all features it used, whichever cell computed them, so that the order of running moves no point.
+    """
     plots = []
     for group, metric, unit in columns(table):
         points = [
-            (label, table.seconds[row, group.key] / entry.seeds + table.pretraining.get(row[1], 0.0), entry, number)
+            (label, table.alone(row, group.key) / entry.seeds + table.pretraining.get(row[1], 0.0), entry, number)
             for number, (row, label) in enumerate(zip(table.rows, table.row_labels, strict=True))
             if (entry := table.scores.get((row, group.key, metric))) is not None
         ]
@@ -39,7 +42,7 @@ def cost_plots(table: Table) -> list[Plot]:
             for label, seconds, entry, number in points
         ]
         axes = {
-            "xaxis": {"title": {"text": "seconds a seed, pretraining included where it is known"}, "type": "log"},
+            "xaxis": {"title": {"text": "seconds a seed, with shared features and known pretraining"}, "type": "log"},
             "yaxis": {"title": {"text": shown(unit)}, "automargin": True},
         }
         plots.append(Plot(heading(group, metric, unit, " "), make_figure(traces, axes)))

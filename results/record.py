@@ -10,11 +10,12 @@ from typing import Any
 from pydantic import ConfigDict, Field, ValidationError
 
 from mae_bench.core.config import Config
-from results.request import cell_key
+from mae_bench.core.patience import patiently
+from results.migrations import MIGRATIONS
 
 FILE = "record.json"
-SCHEMA = 2
-"""Version of the layout of the file; a reader refuses newer ones, and `_MIGRATIONS` brings older ones up to it."""
+SCHEMA = 3
+"""Version of the layout of the file; a reader refuses newer ones, and `results.migrations` brings older ones up to it."""
 
 Z_95 = 1.959963984540054
 """Standard normal quantile of a two-sided 95 % interval."""
@@ -30,6 +31,14 @@ class Score(Config):
     ci95: tuple[float, float] | None = None
     """95 % interval of the same, in `unit` (Wilson's for accuracies)."""
     higher_is_better: bool = True
+
+
+class ClassScores(Config):
+    """The numbers of one class."""
+
+    name: str
+    values: dict[str, float | None]
+    """In percent by metric, such as `AP_box`; None where the data have nothing of the class to find."""
 
 
 class Model(Config):
@@ -83,7 +92,12 @@ class Cost(Config):
     """What it took."""
 
     seconds: float
-    """Time of all sessions together."""
+    """Time of all sessions together, as it went by: features that were found ready are not in it."""
+    shared_seconds: float = 0.0
+    """What other cells of the output folder spent on features that this one found ready, less what it waited for them.
+
+    Alone it would have taken `alone_seconds`, whichever cell happened to come first.
+    """
     sessions: int = 1
     """Processes it took: more than one when it was interrupted."""
     images_per_second: float | None = None
@@ -95,6 +109,20 @@ class Cost(Config):
     peak_memory_mb: float | None = None
     """Largest resident memory of the last session, in MB."""
     peak_gpu_memory_mb: float | None = None
+    gpus: int = 0
+    """Accelerators it ran on."""
+    energy_joules: float | None = None
+    """Of these accelerators over all sessions, as their driver counts it; None where one does not tell."""
+
+    @property
+    def alone_seconds(self) -> float:
+        """Time of the cell if no other one had shared features with it."""
+        return self.seconds + self.shared_seconds
+
+    @property
+    def gpu_hours(self) -> float:
+        """Hours of all its accelerators together."""
+        return self.seconds * self.gpus / 3600
 
 
 class Machine(Config):
@@ -133,6 +161,8 @@ class Record(Config):
     machine: Machine
     deviations: tuple[str, ...] = ()
     """What differs from the protocol's own words, for example a resized position embedding."""
+    classes: tuple[ClassScores, ...] = ()
+    """The numbers of single classes, of tasks that have them."""
 
 
 def now() -> str:
@@ -151,7 +181,7 @@ def read_record(path: Path, warn: Callable[[str], None]) -> Record | None:
         The record, or None where there is none that can be read.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+        data = json.loads(patiently(lambda: path.read_text(encoding="utf-8")), parse_constant=_refuse)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, RecursionError) as error:
@@ -169,7 +199,7 @@ def read_record(path: Path, warn: Callable[[str], None]) -> Record | None:
         return None
     try:
         for version in range(schema, SCHEMA):
-            data = _MIGRATIONS[version](data)
+            data = MIGRATIONS[version](data)
         return Record.model_validate(data)
     except (KeyError, TypeError, AttributeError) as error:
         warn(f"{path}: not a record of schema {schema} ({type(error).__name__}: {error}); left out")
@@ -198,25 +228,6 @@ def accuracy_score(value: float, total: int, *, unit: str = "%", higher_is_bette
         ci95=(100 * max(0.0, centre - half), 100 * min(1.0, centre + half)),
         higher_is_better=higher_is_better,
     )
-
-
-def _from_1(data: dict[str, Any]) -> dict[str, Any]:
-    """The precision has become a part of the key."""
-    how = data["protocol"]
-    key = cell_key(
-        sha256=data["model"]["sha256"],
-        task=how["task"],
-        digest=how["config_digest"],
-        fingerprint=data["dataset"]["fingerprint"],
-        seed=data["seed"],
-        version=how.get("version", 1),
-        precision=data["machine"].get("precision", "fp32"),
-    )
-    return {**data, "schema": 2, "key": key}
-
-
-_MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}
-"""From each older schema to the next one."""
 
 
 def _refuse(word: str) -> float:

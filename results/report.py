@@ -13,8 +13,8 @@ import yaml
 
 from mae_bench.core.files import write_text
 from mae_bench.core.find import missing
-from results.figures import Plot, curve_plots, pretraining_plots, score_plots
-from results.formats import clock, columns, cost_heads, cost_row, heading, notes
+from results.figures import Plot, curve_plots, pretraining_plots, probe_plots, score_plots
+from results.formats import clock, columns, cost_heads, cost_notes, cost_row, heading, notes
 from results.labels import GroupKey, RowKey, record_group, record_row
 from results.more_figures import cost_plots, published_plots
 from results.names import plain
@@ -24,6 +24,8 @@ from results.table import Group, Table, build_table
 
 PICTURES = ("predictions.png", "reconstructions.png")
 MOST_PICTURES = 40
+MOST_CLASSES = 5000
+"""Rows of numbers by class that a page shows; those of further cells are in their records."""
 LARGEST_PICTURE = 3_000_000
 """Bytes of a picture that is embedded; larger ones are named."""
 LOG_LINES = 25
@@ -93,6 +95,7 @@ def render(table: Table, pretrained: Sequence[Pretraining], *, title: str) -> st
         "costs": cost_plots(table),
         "published": published_plots(table),
         "pretrainings": pretraining_plots(pretrained, table),
+        "probes": probe_plots(pretrained),
         "curves": curve_plots(table),
     }
     scripts = (get_plotlyjs(), (room / "report.js").read_text(encoding="utf-8"))
@@ -111,12 +114,14 @@ def render(table: Table, pretrained: Sequence[Pretraining], *, title: str) -> st
         heading=heading,
         notes=notes(table),
         cost_heads=cost_heads,
+        cost_notes=cost_notes(table),
         mean=lambda row, group, metric: entry.mean if (entry := table.scores.get((row, group, metric))) is not None else "",
         costs=lambda row: _costs(table, row),
         failed=[_failed(cell) for cell in table.cells if cell.state in ("failed", "diverged")],
         pictures=_pictures(table, pretrained),
         sections=[_section(group, cells.get(group.key, []), machines) for group in table.groups],
         machines=list(machines),
+        by_class=_by_class(table.records),
     )
 
 
@@ -186,6 +191,16 @@ def _section(group: Group, own: Sequence[Record], machines: Mapping[str, int]) -
     settings = yaml.safe_dump(own[0].protocol.config, sort_keys=False) if own else ""
     cells = [Measured(record, machines[_machine(record.machine)], clock(record.cost.seconds)) for record in own]
     return Section(group, settings, tuple(cells))
+
+
+def _by_class(records: Sequence[Record]) -> frozenset[str]:
+    """Keys of the records whose numbers of single classes the page shows: of all, unless there are too many."""
+    shown, rows = set(), 0
+    for record in records:
+        rows += len(record.classes)
+        if record.classes and rows <= MOST_CLASSES:
+            shown.add(record.key)
+    return frozenset(shown)
 
 
 def _costs(table: Table, row: RowKey) -> list[tuple[str, float | str]]:

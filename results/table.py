@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 
-from results.labels import GroupKey, RowKey, group_label, group_note, mixtures, record_group, record_row, row_labels
+from results.labels import GroupKey, RowKey, Told, group_label, group_note, mixtures, record_group, record_row, row_labels
 from results.record import Record
 from results.store import Order, StoredCell, pretrainings, read_order, stored_cells
 
@@ -57,12 +57,14 @@ class Table:
     groups: tuple[Group, ...]
     scores: dict[tuple[RowKey, GroupKey, str], Entry]
     seconds: dict[tuple[RowKey, GroupKey], float]
-    """Time over all seeds."""
+    """Time over all seeds, as it went by."""
     pretraining: dict[str, float]
     """Time of the pretraining by checkpoint digest, where it lies in the same folders."""
     states: dict[tuple[RowKey, GroupKey], str]
     """`failed`, `div.` or `stopped` of places where a cell has no number."""
     notes: tuple[str, ...] = ()
+    shared: dict[tuple[RowKey, GroupKey], float] = field(default_factory=dict)
+    """Time of others over all seeds, for features that the cells found ready; see `Cost.shared_seconds`."""
     records: tuple[Record, ...] = field(default=(), repr=False)
     cells: tuple[StoredCell, ...] = field(default=(), repr=False)
 
@@ -76,6 +78,10 @@ class Table:
     def total(self, row: RowKey) -> float:
         """Time of all cells of a model, and of its pretraining where that is known."""
         return self.pretraining.get(row[1], 0.0) + self._totals.get(row, 0.0)
+
+    def alone(self, row: RowKey, group: GroupKey) -> float:
+        """Time of the cells of one place over all seeds, each as if it were alone: with the features that others computed."""
+        return self.seconds[row, group] + self.shared.get((row, group), 0.0)
 
     @cached_property
     def _measured(self) -> frozenset[tuple[RowKey, GroupKey]]:
@@ -118,7 +124,8 @@ def arrange(cells: Sequence[StoredCell], order: Order, pretraining: dict[str, fl
         row_labels=row_labels(rows),
         groups=groups,
         scores=_entries(frame),
-        seconds=_seconds(records),
+        seconds=_seconds(records, lambda record: record.cost.seconds),
+        shared=_seconds(records, lambda record: record.cost.shared_seconds),
         pretraining={sha256: pretraining[sha256] for _, sha256 in rows if sha256 in pretraining},
         states=_states(cells),
         notes=(*conflicts, *mixtures(records, {group.key: group.label for group in groups})),
@@ -180,11 +187,11 @@ def _entries(frame: pd.DataFrame) -> dict[tuple[RowKey, GroupKey, str], Entry]:
     return entries
 
 
-def _seconds(records: Sequence[Record]) -> dict[tuple[RowKey, GroupKey], float]:
+def _seconds(records: Sequence[Record], of: Callable[[Record], float]) -> dict[tuple[RowKey, GroupKey], float]:
     found: dict[tuple[RowKey, GroupKey], float] = {}
     for record in records:
         place = record_row(record), record_group(record)
-        found[place] = found.get(place, 0.0) + record.cost.seconds
+        found[place] = found.get(place, 0.0) + of(record)
     return found
 
 
@@ -204,21 +211,31 @@ def _rows(cells: Sequence[StoredCell], order: Order) -> tuple[RowKey, ...]:
 
 
 def _groups(cells: Sequence[StoredCell], records: Sequence[Record], order: Order, everything: bool) -> tuple[Group, ...]:
-    found = {key for cell in cells if (key := group_key(cell)) is not None}
+    told = _told(cells, records)
     places = {name: number for number, name in enumerate(order.tasks)}
-    ordered = sorted(found, key=lambda key: (places.get(f"{key[0]}:{key[1]}", len(places)), key))
-    first: dict[GroupKey, Record] = {}
     units: dict[GroupKey, dict[str, str]] = {}
     for record in records:
-        key = record_group(record)
-        first.setdefault(key, record)
-        units.setdefault(key, {}).update({name: score.unit for name, score in record.metrics.items()})
+        units.setdefault(record_group(record), {}).update({name: score.unit for name, score in record.metrics.items()})
     groups = []
-    for key in ordered:
+    for key in sorted(told, key=lambda key: (places.get(f"{key[0]}:{key[1]}", len(places)), key)):
         columns = _shown(units.get(key, {}), everything)
-        note = group_note(key, first.get(key))
-        groups.append(Group(key, group_label(key, ordered, first), tuple(columns), tuple(columns.values()), note))
+        groups.append(Group(key, group_label(key, told), tuple(columns), tuple(columns.values()), group_note(key, told[key])))
     return tuple(groups)
+
+
+def _told(cells: Sequence[StoredCell], records: Sequence[Record]) -> dict[GroupKey, Told]:
+    """What is known of each protocol on each data set."""
+    found: dict[GroupKey, Told] = {}
+    for record in records:
+        found.setdefault(record_group(record), Told(record.protocol.changes, record))
+    for cell in cells:
+        key = group_key(cell)
+        if cell.record is not None or cell.request is None or key is None:
+            continue
+        there = found.setdefault(key, Told(cell.request.changes))
+        if cell.state in STATES:
+            found[key] = replace(there, states=(*there.states, STATES[cell.state]))
+    return found
 
 
 def _shown(units: dict[str, str], everything: bool) -> dict[str, str]:

@@ -28,6 +28,7 @@ LAYERS = {
     "tasks.edges": 2,
     "tasks.suite": 2,
     "results": 3,
+    "results.migrations": 0,
     "results.names": 0,
     "results.record": 0,
     "results.reference": 0,

@@ -1,5 +1,6 @@
 """Settings by models: one sheet for each task, recipe and data set that was measured with more than one value of a setting."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from results.labels import GroupKey
@@ -8,7 +9,8 @@ from results.names import plain
 from results.record import Record
 from results.sheet import Place, Sheet
 from results.significance import RULE, with_best
-from results.table import Table
+from results.store import State
+from results.table import STATES, Table, group_key, row_key
 
 
 def sheets(table: Table) -> list[Sheet]:
@@ -21,8 +23,19 @@ def sheets(table: Table) -> list[Sheet]:
         if (group, metric) not in shown:
             continue
         title, column = _sheet(group), f"{rows[row]} {metric}"
-        found.setdefault(title, {})[_setting(record), column] = place
+        how = record.protocol
+        found.setdefault(title, {})[_setting(how.changes, how.recipe), column] = place
         better.setdefault(title, {})[column] = record.metrics[metric].higher_is_better
+    for cell in table.cells:
+        row, group, asked = row_key(cell), group_key(cell), cell.request
+        if cell.record is None and row is not None and group is not None and asked is not None and cell.state in STATES:
+            _mark(
+                cell.state,
+                _setting(asked.changes, asked.recipe),
+                rows[row],
+                found.setdefault(_sheet(group), {}),
+                better.setdefault(_sheet(group), {}),
+            )
     return [_make(title, places, better[title]) for title, places in found.items()]
 
 
@@ -30,13 +43,21 @@ def _sheet(group: GroupKey) -> tuple[str, ...]:
     return group[0], group[1], group[4], group[5]
 
 
+def _mark(state: State, setting: str, model: str, places: dict[tuple[str, str], Place], better: dict[str, bool]) -> None:
+    """Say why a cell has no number, in every column of its model; one without any gets one."""
+    own = [column for column in better if column.startswith(f"{model} ")] or [model]
+    for column in own:
+        better.setdefault(column, True)
+        places.setdefault((setting, column), Place(state=STATES[state]))
+
+
 def _settings_first(one: tuple[object, GroupKey, str, Record, Place]) -> tuple[str, ...]:
-    return (*_sheet(one[1]), _setting(one[3]))
+    how = one[3].protocol
+    return (*_sheet(one[1]), _setting(how.changes, how.recipe))
 
 
-def _setting(record: Record) -> str:
-    changes = ", ".join(f"{name}={value}" for name, value in record.protocol.changes.items())
-    return plain(changes or record.protocol.recipe)
+def _setting(changes: Mapping[str, object], recipe: str) -> str:
+    return plain(", ".join(f"{name}={value}" for name, value in changes.items()) or recipe)
 
 
 def _make(title: tuple[str, ...], places: dict[tuple[str, str], Place], better: dict[str, bool]) -> Sheet:

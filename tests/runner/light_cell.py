@@ -1,15 +1,21 @@
 """A cell without torch, run as a script in place of `mae_bench.cell`: `light_cell.py FOLDER --key KEY`."""
 
 import os
+import resource
+import signal
 import sys
 import time
 from pathlib import Path
 
+from mae_bench import claim
 from mae_bench.core.errors import Diverged, InputError
 from mae_bench.job import Busy, work_in
 from results.keeping import has_record, write_record
 from results.request import read_request
 from tests.results.sample import make_record
+
+ROOM_LEFT = 1000
+"""Bytes of a file on the disk that is full; a log has fewer, a record more."""
 
 
 def measure(folder: Path, key: str) -> None:
@@ -18,19 +24,45 @@ def measure(folder: Path, key: str) -> None:
         raise Busy
     if has_record(folder, key) and "--anew" not in sys.argv:
         return
-    with (folder / "visits").open("a") as file:
-        file.write("x")
+    mark(folder, "visits")
+    mode = str(request.config.get("mode"))
+    early(folder, mode)
     time.sleep(float(os.environ.get("LIGHT_SECONDS", "0")))
-    if request.config.get("mode") == "diverge":
+    if mode == "diverge":
         raise Diverged("the loss is not finite at step 3")
-    if request.config.get("mode") == "error":
+    if mode == "error":
         raise InputError("it is broken; mend it")
-    record = make_record(
-        request.model, request.task, request.recipe, {"top1": float(request.config.get("k", 0)) + request.seed}, request.seed
-    )
-    write_record(folder, record.model_copy(update={"key": request.key}))
+    metrics = {"top1": float(request.config.get("k", 0)) + request.seed}
+    record = make_record(request.model, request.task, request.recipe, metrics, request.seed)
+    if mode == "full":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM_LEFT, ROOM_LEFT))
+    date = "1999-01-01T00:00:00+00:00" if mode == "clock" else record.date
+    write_record(folder, record.model_copy(update={"key": request.key, "date": date}))
+    mark(folder, "finished")
+
+
+def early(folder: Path, mode: str) -> None:
+    """Faults that come before the work is done."""
+    if mode == "kill" or (mode == "kill once" and len((folder / "visits").read_text()) == 1):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if mode == "crash":
+        raise ZeroDivisionError("a fault of the suite")
+    if mode == "hang":
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+        time.sleep(600)
+    if mode == "clock":
+        time.time = lambda: 0.0  # everything this process writes down is of 1970
+        for path in folder.iterdir():
+            os.utime(path, (4e9, 4e9))
+
+
+def mark(folder: Path, name: str) -> None:
+    with (folder / name).open("a") as file:
+        file.write("x")
 
 
 if __name__ == "__main__":
+    claim.BEAT_SECONDS = float(os.environ.get("LIGHT_BEAT", claim.BEAT_SECONDS))
     place = Path(sys.argv[1])
     sys.exit(work_in(place, lambda: measure(place, sys.argv[3])))

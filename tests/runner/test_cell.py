@@ -13,8 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from backbones.save import save_backbone
 from backbones.source import open_source
-from mae_bench import cell as cells
-from mae_bench.cell import Clock, main
+from mae_bench.cell import main
 from mae_bench.core import faults
 from mae_bench.core.errors import ConfigError, InputError, Stopped
 from mae_bench.job import BUSY
@@ -235,19 +234,6 @@ def test_r02_a_signal_outside_a_training_stops_the_cell(tmp_path, images, number
     assert main([str(one.folder)]) == 0
     record = record_of(one)
     assert record is not None and record.cost.sessions == 2 and record.cost.seconds >= 0.2
-
-
-def test_time_is_counted_over_sessions_that_were_killed(tmp_path, monkeypatch):
-    monkeypatch.setattr(cells, "SECONDS_BETWEEN_NOTES", 0.05)
-    clock = Clock(tmp_path).__enter__()
-    time.sleep(0.3)
-    noted = json.loads((tmp_path / "elapsed.json").read_text())  # what is left if the process is killed now
-    clock.__exit__(None, None, None)
-    assert 0.15 < noted["seconds"] < 5
-    (tmp_path / "elapsed.json").write_text(json.dumps({"seconds": 100.0, "sessions": 3}))
-    with Clock(tmp_path) as clock:
-        pass
-    assert clock.seconds >= 100 and clock.sessions == 4
 
 
 def test_t02_a_cell_in_work_is_left_alone(tmp_path, images):
