@@ -26,6 +26,7 @@ from mae_bench.cli_words import (
     Out,
     Overwrite,
     Precision,
+    SaveEvery,
     Settings,
     Slurm,
     Threads,
@@ -105,6 +106,7 @@ def run(
     workers: Workers = None,
     jobs: Jobs = None,
     overwrite: Overwrite = "",
+    save_every: SaveEvery = None,
     debug: Debug = False,
 ) -> int:
     """Measure checkpoints on tasks; what is finished is skipped, what was stopped goes on."""
@@ -113,7 +115,7 @@ def run(
     from mae_bench.start import Asked, run_asked
 
     asked = Asked(model or [], task or [], data or [], words or [], seeds)
-    check_words(device, precision, threads, workers, jobs, overwrite, time_limit)
+    check_words(device, precision, threads, workers, jobs, overwrite, (time_limit, save_every))
     refuse_run(asked)
     options = make_options(
         device=device,
@@ -123,6 +125,7 @@ def run(
         jobs=jobs,
         debug=debug,
         overwrite=overwrite,
+        save_every=save_every,
         allow_partial=allow_partial,
         export_native=export_native,
         time_limit=time_limit,
@@ -150,6 +153,7 @@ def retry(
     workers: Workers = None,
     jobs: Jobs = None,
     overwrite: Overwrite = "",
+    save_every: SaveEvery = None,
     debug: Debug = False,
 ) -> int:
     """Run what was asked for and is not done: failed, stopped or never started."""
@@ -160,7 +164,14 @@ def retry(
     from mae_bench.runner import retry as run_again
 
     options = make_options(
-        device=device, precision=precision, threads=threads, workers=workers, jobs=jobs, debug=debug, overwrite=overwrite
+        device=device,
+        precision=precision,
+        threads=threads,
+        workers=workers,
+        jobs=jobs,
+        debug=debug,
+        overwrite=overwrite,
+        save_every=save_every,
     )
     return run_again(out, options, Console())
 

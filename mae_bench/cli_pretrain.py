@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from mae_bench.cli_words import ADVANCED, Debug, Device, Jobs, Out, Precision, Settings, Threads, Workers
+from mae_bench.cli_words import ADVANCED, Debug, Device, Jobs, Out, Precision, SaveEvery, Settings, Threads, Workers
 
 
 def pretrain(
@@ -31,6 +31,7 @@ def pretrain(
     precision: Precision = None,
     threads: Threads = None,
     workers: Workers = None,
+    save_every: SaveEvery = None,
     debug: Debug = False,
 ) -> int:
     """Train a backbone by itself; OUT/model.safetensors goes into `run -m` as it is."""
@@ -57,6 +58,7 @@ def pretrain(
         sharded=sharded,
         tensorboard=tensorboard,
         stop_after=stop_after,
+        save_every=save_every,
     )
     if dry_run:
         show_cost(wanted, Console(), devices=devices or 1, throughput=throughput)

@@ -25,6 +25,7 @@ Launcher = Annotated[str, typer.Option(metavar="local|slurm", help="Where cells 
 Slurm = Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Such as partition=gpu.", rich_help_panel=ADVANCED)]
 GpusPerCell = Annotated[int, typer.Option(help="GPUs of one cell, by torchrun.", rich_help_panel=ADVANCED)]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.", rich_help_panel=ADVANCED)]
+SaveEvery = Annotated[str | None, typer.Option(metavar="5m", help="Between two saved states; 60s.", rich_help_panel=ADVANCED)]
 Overwrite = Annotated[str, typer.Option(metavar="failed|always", help="Begin those cells anew.", rich_help_panel=ADVANCED)]
 
 

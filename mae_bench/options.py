@@ -13,6 +13,8 @@ DEVICES = ("cpu", "cuda")
 PRECISIONS = ("fp32", "bf16", "fp16")
 LAUNCHERS = ("local", "slurm")
 OVERWRITE = ("failed", "always")
+SAVE_SECONDS = 60.0
+"""Time between two saved states of a training unless asked otherwise."""
 MOST_SUBMITTED = 100
 """Jobs in a cluster's queue at a time unless asked otherwise."""
 MOST_JOBS = 2
@@ -28,7 +30,7 @@ class Options:
     threads: int = 1
     workers: int = 0
     jobs: int = 1
-    save_seconds: float = 60.0
+    save_seconds: float = SAVE_SECONDS
     debug: bool = False
     overwrite: str = ""
     """`failed`: failed cells start from the beginning; `always`: all do; else only what is missing runs."""
@@ -54,7 +56,7 @@ def make_options(
     threads: int | None = None,
     workers: int | None = None,
     jobs: int | None = None,
-    save_seconds: float | None = None,
+    save_every: str | None = None,
     debug: bool = False,
     overwrite: str = "",
     allow_partial: bool = False,
@@ -71,9 +73,9 @@ def make_options(
         EnvironmentFault: a device that this machine lacks.
     """
     asked = {"device": device, "precision": precision, "threads": threads, "workers": workers, "jobs": jobs}
-    asked |= {"save_seconds": save_seconds, "debug": debug or None}
+    asked |= {"save_seconds": save_every, "debug": debug or None}
     cluster = slurm_settings(launcher, slurm)
-    check_words(device, precision, threads, workers, jobs, overwrite, time_limit)
+    check_words(device, precision, threads, workers, jobs, overwrite, (time_limit, save_every))
     place = choose_device(device)
     if gpus_per_cell < 1 or (launcher == "local" and gpus_per_cell > max(1, gpus() if place == "cuda" else 1)):
         there = f"{gpus()} GPUs" if place == "cuda" else "none"
@@ -85,7 +87,7 @@ def make_options(
         threads=threads or max(1, cores() // parallel),
         workers=workers or 0,
         jobs=parallel,
-        save_seconds=60.0 if save_seconds is None else save_seconds,
+        save_seconds=SAVE_SECONDS if save_every is None else parse_time(save_every),
         debug=debug,
         overwrite=overwrite,
         allow_partial=allow_partial,
@@ -137,7 +139,7 @@ def check_words(
     workers: int | None = None,
     jobs: int | None = None,
     overwrite: str = "",
-    time_limit: str | None = None,
+    times: Sequence[str | None] = (),
 ) -> None:
     """Refuse values that no machine can have; torch, which takes seconds to load, is not needed for it.
 
@@ -151,8 +153,9 @@ def check_words(
     for flag, number, least in (("--jobs", jobs, 1), ("--threads", threads, 1), ("--workers", workers, 0)):
         if number is not None and number < least:
             raise ConfigError(f"{flag} {number}; give at least {least}")
-    if time_limit is not None:
-        parse_time(time_limit)
+    for text in times:
+        if text is not None:
+            parse_time(text)
 
 
 def choose_device(asked: str | None) -> str:

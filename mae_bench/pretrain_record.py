@@ -16,12 +16,9 @@ from mae_bench.core.errors import ConfigError
 from mae_bench.core.run import Run
 from mae_bench.core.training import Trained, Training
 from mae_bench.objectives._settings import PretrainConfig
+from mae_bench.pretrain_state import LOG, RECORD, SETTINGS, WEIGHTS
 from tasks.handle import DataHandle
 
-WEIGHTS = "model.safetensors"
-SETTINGS = "config.yaml"
-RECORD = "pretrain.json"
-LOG = "log.txt"
 VERSIONS = ("torch", "torchvision", "timm", "accelerate", "numpy", "pillow", "lightly")
 
 # Settings that change how a training runs and not what comes of it.

@@ -11,9 +11,15 @@ from mae_bench.core.config import nearest, parse_assignments
 from mae_bench.core.errors import ConfigError
 from mae_bench.early import refuse_pretraining
 from mae_bench.listing import OBJECTIVES
+from results.names import plain
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from mae_bench.core.progress import Reporter
+
+SECONDS_BETWEEN_NOTES = 5.0
+"""Time between two notes of the progress for other processes."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,8 @@ class Wanted:
     sharded: bool = False
     tensorboard: bool = False
     stop_after: str | None = None
+    save_every: str | None = None
+    debug: bool = False
 
     def overrides(self) -> dict[str, str]:
         """Settings by name; words such as `epochs=3` and `mae.epochs=3` mean the same."""
@@ -63,12 +71,17 @@ def pretrain_in(wanted: Wanted) -> Callable[[], None]:
 
     from mae_bench import pretrain
     from mae_bench.core.run import Run
-    from mae_bench.job import reporter
     from mae_bench.options import make_options, parse_time
+    from mae_bench.pretrain_state import beginning, read_state, tell
     from tasks.handle import open_data
 
     options = make_options(
-        device=wanted.device, precision=wanted.precision, threads=wanted.threads, workers=wanted.workers, jobs=1
+        device=wanted.device,
+        precision=wanted.precision,
+        threads=wanted.threads,
+        workers=wanted.workers,
+        jobs=1,
+        save_every=wanted.save_every,
     )
     handle = open_data(wanted.data)
     run = Run(
@@ -79,18 +92,44 @@ def pretrain_in(wanted: Wanted) -> Callable[[], None]:
         threads=options.threads,
         workers=options.workers,
         sharded=wanted.sharded,
+        save_seconds=options.save_seconds,
         deadline=None if wanted.stop_after is None else time.monotonic() + parse_time(wanted.stop_after),
         tensorboard=wanted.tensorboard,
-        reporter=reporter(wanted.out),
+        reporter=_watched(wanted.out),
     )
-    pretrain.is_finished(wanted.objective, wanted.arch, handle, overrides, run, recipe=wanted.recipe)
+    done = pretrain.is_finished(wanted.objective, wanted.arch, handle, overrides, run, recipe=wanted.recipe)
+    before = read_state(wanted.out)
 
     def work() -> None:
         torch.set_num_threads(options.threads)
+        if not done:
+            _say(beginning(before, run.save_seconds))
         with run.reporter.live():
             pretrain.pretrain(wanted.objective, wanted.arch, handle, overrides, run, recipe=wanted.recipe)
+        after = read_state(wanted.out, running=False)
+        _say(*(tell(after) if after is not None else ()))
 
     return work
+
+
+def _watched(out: Path) -> "Reporter":
+    """Progress as a job shows it, and in a file for `mae-bench status`."""
+    from mae_bench.core.progress import Bar, FileReporter, Several
+    from mae_bench.job import reporter
+    from mae_bench.lines import Lines
+
+    shown = reporter(out)
+    return Several(shown, FileReporter(out, every=SECONDS_BETWEEN_NOTES)) if isinstance(shown, Bar | Lines) else shown
+
+
+def _say(*lines: str) -> None:
+    """Tell a person who has started this; in a cluster's job the log tells."""
+    from mae_bench.core import processes
+    from mae_bench.job import started_as_job
+
+    if processes.is_main() and not started_as_job():
+        for line in filter(None, lines):
+            print(plain(line), flush=True)  # noqa: T201
 
 
 def show_cost(wanted: Wanted, console: "Console", *, devices: int, throughput: float | None) -> None:

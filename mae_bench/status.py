@@ -7,9 +7,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mae_bench.core.plural import counted
 from mae_bench.core.progress import FILE
 from mae_bench.display import duration
 from mae_bench.job import is_locked
+from mae_bench.pretrain_state import find_pretrainings, tell
 from results.names import plain
 from results.store import StoredCell, read_object, stored_cells
 
@@ -24,7 +26,8 @@ STYLES = {
 
 
 def show_status(out: Path, console: Console) -> None:
-    """One line for each cell that is not done, and how many there are of each state."""
+    """One line for each cell that is not done, and how many there are of each state; before them how far pretrainings are."""
+    there = _show_pretrainings(out, console)
     cells = stored_cells(out, lambda line: console.print(Text(f"warning: {line}"), soft_wrap=True))
     states = [state_of(cell) for cell in cells]
     table = Table(box=None, padding=(0, 2, 0, 0))
@@ -37,9 +40,23 @@ def show_status(out: Path, console: Console) -> None:
         console.print(table)
     counts = Counter(states)
     told = ", ".join(f"{counts[state]} {state}" for state in STYLES if counts[state])
-    console.print(Text(told or "no cells yet"), soft_wrap=True)
+    if told or not there:
+        console.print(Text(told or "no cells yet"), soft_wrap=True)
     if any(state in ("failed", "interrupted", "planned") for state in states):
         console.print(Text(f"mae-bench retry {out} runs what is not done"), soft_wrap=True)
+
+
+def _show_pretrainings(out: Path, console: Console) -> int:
+    """Tell of each pretraining that is not finished, and of the one in the folder itself; gives how many there are."""
+    found = find_pretrainings(out)
+    finished = [one for one in found if one.state == "finished" and one.folder != out]
+    for one in found:
+        if one not in finished:
+            for line in tell(one):
+                console.print(Text(plain(line)), soft_wrap=True)
+    if finished:
+        console.print(Text(f"{counted(len(finished), 'pretraining')} finished"), soft_wrap=True)
+    return len(found)
 
 
 def state_of(cell: StoredCell) -> str:

@@ -1,7 +1,8 @@
 """How far a run is: shown by rich in this process, or left in a file for the process that started it."""
 
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Protocol
 
@@ -51,10 +52,10 @@ class Silent:
 
 
 class FileReporter:
-    """Leaves `{title, done, total, note, time}` in `progress.json` for the process that started this one."""
+    """Leaves `{title, done, total, note, time}` in `progress.json` for other processes, such as the one that started this one."""
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / FILE
+    def __init__(self, folder: Path, every: float = SECONDS_BETWEEN_WRITES) -> None:
+        self._path, self._every = folder / FILE, every
         self._state: dict[str, str | int | float] = {}
         self._written = 0.0
 
@@ -64,10 +65,10 @@ class FileReporter:
         self._write()
 
     def advance(self, steps: int = 1, note: str = "") -> None:
-        """Say that some steps were made; written at most twice a second."""
+        """Say that some steps were made; written now and then, and at the end."""
         self._state["done"] = int(self._state["done"]) + steps
         self._state["note"] = note
-        if time.monotonic() - self._written > SECONDS_BETWEEN_WRITES or self._state["done"] == self._state["total"]:
+        if time.monotonic() - self._written > self._every or self._state["done"] == self._state["total"]:
             self._write()
 
     def live(self) -> AbstractContextManager[object]:
@@ -77,6 +78,31 @@ class FileReporter:
     def _write(self) -> None:
         self._written = time.monotonic()
         write_json(self._path, {**self._state, "time": time.time()})
+
+
+class Several:
+    """Tells several reporters the same."""
+
+    def __init__(self, *reporters: Reporter) -> None:
+        self._reporters = reporters
+
+    def start(self, title: str, total: int, done: int = 0) -> None:
+        """Begin a piece of work."""
+        for reporter in self._reporters:
+            reporter.start(title, total, done)
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        """Say that some steps were made."""
+        for reporter in self._reporters:
+            reporter.advance(steps, note)
+
+    @contextmanager
+    def live(self) -> Iterator[None]:
+        """The block within which all of them show progress."""
+        with ExitStack() as stack:
+            for reporter in self._reporters:
+                stack.enter_context(reporter.live())
+            yield
 
 
 class Bar:
