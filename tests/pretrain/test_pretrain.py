@@ -140,21 +140,6 @@ def test_R01_R02_cut_run_ends_as_the_unbroken_one(whole, data, tmp_path, kind, n
     assert (tmp_path / "cut" / "reconstructions.png").read_bytes() == (whole / "reconstructions.png").read_bytes()
 
 
-@pytest.mark.edge
-@pytest.mark.slow
-@pytest.mark.parametrize("objective", ["byol", "dino", "mocov3", "simclr", "supervised"])
-def test_R01_every_objective_goes_on_exactly(data, tmp_path, objective):
-    """Teachers, centres, momenta and frozen prototypes included."""
-    if objective != "supervised":
-        pytest.importorskip("lightly.loss")
-    whole = go(objective, data, tmp_path / "whole")
-    for nth in (1, 3):
-        cut = tmp_path / f"cut{nth}"
-        assert in_child(f"engine.step:kill:{nth}", objective, data, cut) == -signal.SIGKILL
-        assert go(objective, data, cut).read_bytes() == whole.read_bytes()
-        assert metrics.read(cut, "loss") == metrics.read(tmp_path / "whole", "loss")
-
-
 def test_decoding_once_or_each_time_gives_the_same_weights(whole, data, tmp_path):
     weights = go("mae", data, tmp_path / "never", {"cache": "never"}, workers=1)
     assert weights.read_bytes() == (whole / "model.safetensors").read_bytes()
