@@ -38,6 +38,9 @@ def inspect_source(text: str, *, as_json: bool, everything: bool, trust_pickle: 
         everything: a row for each tensor instead of one for the same tensor of all blocks.
         trust_pickle: see `open_source`.
         console: where to.
+
+    Raises:
+        InputError: a file that cannot be read, or, when all of it was shown, one with tensors missing or unexplained.
     """
     source = open_source(text, allow_partial=True, trust_pickle=trust_pickle)
     seen = inspect(source.weights())
@@ -45,6 +48,7 @@ def inspect_source(text: str, *, as_json: bool, everything: bool, trust_pickle: 
         print(json.dumps(ckpt_show.as_data(source, seen), indent=2, default=str))  # noqa: T201
     else:
         ckpt_show.show(source, seen, console, everything=everything)
+    source.ledger.check(source.raw_facts.get("path", text), source.spec.name)
     return 0
 
 

@@ -65,8 +65,9 @@ def test_inspect_tells_random_weights_and_partial_files(call, tmp_path):
     assert "weights: untrained" in call("inspect", "random:vit_demo_patch8")[1]
     state = {name: tensor for name, tensor in shaken(initial_weights(ARCH, 0)).items() if not name.startswith("blocks.2.")}
     torch.save(state, tmp_path / "cut.pth")
-    code, text, _ = call("inspect", tmp_path / "cut.pth")
-    assert code == 0 and "12 missing" in text and "blocks 2 have" in text and "partly untrained" in text
+    code, text, error = call("inspect", tmp_path / "cut.pth")
+    assert "12 missing" in text and "blocks 2 have" in text and "partly untrained" in text
+    assert code == 3 and "12 missing tensors (blocks.2.norm1.weight, " in error and len(error.splitlines()) == 1
 
 
 def test_convert_writes_and_says_how_it_is_opened(call, path, tmp_path):
