@@ -28,9 +28,11 @@ def check_data(text: str, console: Console) -> int:
     data = open_data(text)
     splits = {"train": data.split("train"), "val": data.split("val")}
     for name, split in splits.items():
-        _say(console, f"{name}: {len(split)} images, {len(split.classes)} classes")
+        _say(console, f"{name}: {counted(len(split), 'image')}, {counted(len(split.classes), 'class', 'classes')}")
         for kind, count in Counter(entry["kind"] for entry in getattr(split, "skipped", ())).items():
             _say(console, f"{name}: {count} annotations are left out: {kind}")
+        if clipped := getattr(split, "clipped", ()):
+            _say(console, f"{name}: {len(clipped)} boxes that stick out are cut to their image")
     bad: list[str] = []
     noted: Counter[tuple[str, str]] = Counter()
     files = [(name, Path(path)) for name, split in splits.items() for path in split.files()]

@@ -121,7 +121,10 @@ def changes(record: Record, request: Request) -> list[str]:
         found.append(f"checkpoint {record.model.sha256[:8]} -> {request.sha256[:8]}")
     if record.dataset.fingerprint != request.fingerprint:
         found.append(f"data set {record.dataset.fingerprint[:8]} -> {request.fingerprint[:8]}")
-    found += _settings(record.protocol.config, request.config)
+    settings = _settings(record.protocol.config, request.config)
+    if not settings and record.protocol.config_digest != request.config_digest:
+        settings = ["a file that its settings name, or what they mean"]
+    found += settings
     if record.protocol.version != request.version:
         found.append(f"code of the task, version {record.protocol.version} -> {request.version}")
     if record.machine.precision != request.precision:

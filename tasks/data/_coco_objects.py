@@ -93,7 +93,7 @@ def _mask(mask: object, width: int, height: int) -> tuple[Any, str]:
     """The mask without its unusable polygons, or what is wrong with it."""
     if isinstance(mask, list):
         polygons = [polygon for polygon in mask if _is_polygon(polygon)]
-        return polygons, "" if polygons else "polygon of fewer than 3 points"
+        return polygons, "" if polygons else "polygon without 3 points of finite numbers"
     if not isinstance(mask, dict) or mask.get("size") != [height, width]:
         return None, "run-length mask of another size"
     runs = _runs(mask.get("counts"))

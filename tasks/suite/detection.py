@@ -6,6 +6,7 @@ the COCO table of the MAE paper (arXiv 2111.11429), as far as it is stated.
 """
 
 import json
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from mae_bench.core import find
@@ -64,6 +65,7 @@ NORM_BATCH = 64
 def deviations(recipe: str, config: Config, source: "Source", run: "Run") -> tuple[str, ...]:
     """What of this very cell differs from the recipe's own words, and which detector it began from."""
     from mae_bench.core import processes
+    from mae_bench.core.samples import FILE, read_lines
     from tasks.common.deviations import other_size
     from tasks.common.weights import content_of
 
@@ -76,6 +78,10 @@ def deviations(recipe: str, config: Config, source: "Source", run: "Run") -> tup
         images = config.scaled().batch_size // config.accumulate // apart
         if images != NORM_BATCH:
             found.append(f"batch norms see {images} images at once; {NORM_BATCH} in arXiv 2111.11429")
+    left_out = Counter(line["split"] for line in read_lines(run.out / FILE) if line.get("by") == "annotations")
+    if left_out:
+        told = " and ".join(f"{count} of {which}" for which, count in left_out.items())
+        found.append(f"annotations left out: {told}, named in {FILE}")
     if config.weights is not None:
         found.append(f"the detector began as {config.weights}, sha256 {content_of(config.weights)}")
     return tuple(found)

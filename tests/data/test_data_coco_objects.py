@@ -52,7 +52,7 @@ def test_D10_rounding_at_the_edge_is_left_alone(coco):
     "polygon", [[1, 1, 5, 5], [1, 1, 5, 1, 5, 5, 9], [1, 1, 5, 1, 5, float("nan")], "4 5", [[1, 1], [5, 1], [5, 5]]]
 )
 def test_D11_bad_polygon_is_left_out(coco, polygon):
-    assert spoil(coco, segmentation=[polygon]).skipped == [{"id": 1, "kind": "polygon of fewer than 3 points"}]
+    assert spoil(coco, segmentation=[polygon]).skipped == [{"id": 1, "kind": "polygon without 3 points of finite numbers"}]
 
 
 def test_D11_good_polygons_beside_a_bad_one_stay(coco):

@@ -135,3 +135,35 @@ def test_a_resumed_training_keeps_the_names_of_damaged_images(source, make_coco,
         told.append([json.loads(line) for line in (run.out / "skipped.jsonl").read_text().splitlines()])
     assert told[0] == told[1] or sorted(map(str, told[0])) == sorted(map(str, told[1]))
     assert sorted(line["by"] for line in told[1]) == ["annotations", "training"]
+
+
+def test_a_plan_finds_the_cell_stale_once_the_file_has_changed(make_coco, tmp_path):
+    from mae_bench.options import Options
+    from mae_bench.plan import make_plan
+    from mae_bench.settle import changes
+
+    path, root = tmp_path / "detector.pkl", make_coco()
+    settings = {"detection.weights": str(path)}
+
+    def request():
+        words = ("random:vit_demo_patch8",), ("detection:demo",), (f"coco={root}",), tmp_path / "out"
+        return make_plan(*words, overrides=settings, seeds=(0,), options=Options()).cells[0].request
+
+    path.write_bytes(b"one")
+    first, again = request(), request()
+    path.write_bytes(b"two")
+    other = request()
+    assert first.key == again.key != other.key and first.config == other.config
+    model, dataset = SimpleNamespace(sha256=other.sha256), SimpleNamespace(fingerprint=other.fingerprint)
+    protocol = SimpleNamespace(config=first.config, config_digest=first.config_digest, version=other.version)
+    record: Any = SimpleNamespace(model=model, dataset=dataset, protocol=protocol, machine=SimpleNamespace(precision="fp32"))
+    assert changes(record, other) == ["a file that its settings name, or what they mean"]
+
+
+def test_a_record_counts_the_annotations_that_were_left_out(source, tmp_path):
+    lines = [{"split": which, "id": number, "kind": "no box", "by": "annotations"} for number, which in enumerate(("train",) * 2)]
+    lines.append({"split": "val", "id": 1, "kind": "no mask", "by": "annotations"})
+    lines.append({"split": "train", "index": 4, "reason": "cannot decode", "by": "training"})
+    (tmp_path / "skipped.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    found = detection.deviations("demo", detection.RECIPES["demo"], source, Run(tmp_path))
+    assert found == ("annotations left out: 2 of train and 1 of val, named in skipped.jsonl",)
