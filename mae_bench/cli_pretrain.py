@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from mae_bench.cli_words import ADVANCED, Debug, Device, Jobs, Out, Precision, SaveEvery, Settings, Threads, Workers
+from mae_bench.cli_words import ADVANCED, Debug, Device, Jobs, Out, Precision, SaveEvery, Settings, Slurm, Threads, Workers
 
 
 def pretrain(
@@ -31,12 +31,15 @@ def pretrain(
     precision: Precision = None,
     threads: Threads = None,
     workers: Workers = None,
+    launcher: Annotated[str, typer.Option(metavar="local|slurm", help="Where it runs.", rich_help_panel=ADVANCED)] = "local",
+    slurm: Slurm = None,
     save_every: SaveEvery = None,
     debug: Debug = False,
 ) -> int:
     """Train a backbone by itself; OUT/model.safetensors goes into `run -m` as it is."""
     from mae_bench.core.errors import ConfigError, EnvironmentFault
     from mae_bench.job import BUSY, log_to_stderr, started_as_job, work_in
+    from mae_bench.options import slurm_settings
     from mae_bench.start_pretrain import Wanted, pretrain_in, show_cost
 
     if not dry_run and (devices or throughput):
@@ -59,10 +62,16 @@ def pretrain(
         tensorboard=tensorboard,
         stop_after=stop_after,
         save_every=save_every,
+        debug=debug,
     )
+    settings_of_job = slurm_settings(launcher, slurm)
     if dry_run:
         show_cost(wanted, Console(), devices=devices or 1, throughput=throughput)
         return 0
+    if settings_of_job is not None:
+        from mae_bench.pretrain_submit import submit
+
+        return submit(wanted, settings_of_job, Console())
     code = work_in(out, pretrain_in(wanted), debug=debug)
     return EnvironmentFault.exit_code if code == BUSY and not started_as_job() else code
 

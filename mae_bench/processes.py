@@ -1,5 +1,6 @@
 """Where a job's process runs: here, or wherever submitit takes it."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
+from types import FrameType
 from typing import Any, Protocol
 
 from mae_bench.core.errors import ConfigError, EnvironmentFault
@@ -16,6 +18,11 @@ from mae_bench.jobs import LOG, Job
 
 LOST = 1
 """Exit code of a job that the cluster lost without one."""
+TIMEOUTS = 1000
+"""How often a job may run into its time limit and be queued again; each time it goes on from where it was."""
+
+WARNINGS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+"""What clusters send before they take a machine away."""
 
 
 class Process(Protocol):
@@ -54,13 +61,23 @@ class Command:
         return self.process
 
     def __call__(self) -> int:
-        """Run the command to its end, for submitit; a request to stop is handed on."""
+        """Run the command to its end, for submitit; what asks for a stop is handed on, and what warns of one queues it again."""
         process = self.start()
-        previous = signal.signal(signal.SIGTERM, lambda number, frame: process.terminate())
+        previous = {number: signal.signal(number, self._asked) for number in WARNINGS if number != _preemption()}
         try:
+            _await(process)
             return process.wait()
         finally:
-            signal.signal(signal.SIGTERM, previous)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _asked(self, number: int, frame: FrameType | None) -> None:
+        """Save and be queued again where the cluster leaves time for it; where it ends the job already, only save."""
+        if number == signal.SIGTERM and _is_ending():
+            if self.process is not None:
+                self.process.terminate()
+        else:
+            signal.raise_signal(_preemption())
 
     def checkpoint(self) -> Any:
         """Save and be queued again, when submitit tells of a time limit or a preemption."""
@@ -68,8 +85,34 @@ class Command:
 
         if self.process is not None:
             self.process.terminate()
-            self.process.wait()
+            _await(self.process)
+            self.process.poll()
         return DelayedSubmission(Command(self.words, self.log, self.environment))
+
+
+def _preemption() -> signal.Signals:
+    """The signal at which submitit calls `checkpoint` and queues a job again."""
+    from submitit import JobEnvironment
+
+    return JobEnvironment._usr_sig()
+
+
+def _await(process: "subprocess.Popen[bytes]") -> None:
+    """Wait for the end of a process without a lock: `Popen.wait` holds one, on which a signal handler that waits would hang."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+
+
+def _is_ending() -> bool:
+    """Whether SLURM is ending this job: it sends SIGTERM for that, and also in good time before it takes the machine away."""
+    number = os.environ.get("SLURM_JOB_ID")
+    if number is None:
+        return False
+    try:
+        told = subprocess.run(["squeue", "-h", "-j", number, "-o", "%T"], capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return True
+    return told.stdout.split() != ["RUNNING"]
 
 
 class Here:
@@ -112,7 +155,7 @@ class Submitted:
 
         if self._code is None and self._job.done():
             try:
-                self._code = int(self._job.result())
+                self._code = next((int(code) for code in self._job.results() if code), 0)  # one of each machine
             except (FailedJobError, UncompletedJobError) as error:
                 with self._log.open("a", encoding="utf-8") as log:
                     log.write(f"submitit: {' '.join(str(error).split())[:500]}\n")
@@ -154,7 +197,7 @@ def slurm(folder: Path, words: Mapping[str, str]) -> Start:
     except ModuleNotFoundError as error:
         raise missing(error, "--launcher slurm") from error
     try:
-        executor = SlurmExecutor(folder=folder)
+        executor = SlurmExecutor(folder=folder, max_num_timeout=TIMEOUTS)
     except RuntimeError as error:
         raise EnvironmentFault(f"--launcher slurm: {error}; run it where sbatch is, or leave --launcher out") from error
     values = {name.removeprefix("slurm_"): int(text) if text.isdecimal() else text for name, text in words.items()}
@@ -175,4 +218,4 @@ def torchrun(words: tuple[str, ...], count: int) -> tuple[str, ...]:
     if count == 1:
         return words
     how = ("--standalone", "--nproc-per-node", str(count))
-    return (sys.executable, "-m", "torch.distributed.run", *how, "-m", *words[2:])
+    return (sys.executable, "-m", "mae_bench.ranks", *how, "-m", *words[2:])

@@ -92,7 +92,7 @@ def test_a_cell_on_several_gpus_is_run_by_torchrun():
     assert torchrun(words, 1) == words
     found = torchrun(words, 4)
     assert found[1:] == (
-        *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4"),
+        *("-m", "mae_bench.ranks", "--standalone", "--nproc-per-node", "4"),
         *("-m", "mae_bench.cell", "OUT", "--key", "k"),
     )
 
