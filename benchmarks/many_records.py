@@ -2,13 +2,14 @@
 
     python benchmarks/many_records.py [--table 10000] [--report 5000]
 
-Writes made-up records as runs leave them (with `config.yaml`), and prints wall and CPU time of `mae-bench table` and `mae-bench
+Writes made-up records as runs leave them, and prints wall and CPU time of `mae-bench table` and `mae-bench
 report` as commands, the size of the page and, where chromium is installed, what it takes to open it, to sort its table and to
 filter it. Nothing fails here: the numbers are read.
 """
 
 import argparse
 import itertools
+import json
 import os
 import re
 import resource
@@ -19,9 +20,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from results.keeping import write_record
 from results.record import Cost, Dataset, Machine, Model, Protocol, Record, Score
-from results.request import Request, cell_key, write_request
+from results.request import cell_key
 
 TASKS, SEEDS = 20, 5
 IN_PAGE = """<script>
@@ -58,23 +58,10 @@ def write(out: Path, count: int) -> None:
             cost=Cost(seconds=60.0 + model, images_per_second=100.0, gflops=17.5, input_size=(224, 224), peak_memory_mb=900.0),
             machine=Machine(device="cpu", versions={f"package{number}": "1.0" for number in range(12)}),
         )
-        request = Request(
-            key=key,
-            model=name,
-            source=f"{name}={name}.safetensors",
-            sha256=sha256,
-            task=what,
-            recipe="paper",
-            config=record.protocol.config,
-            config_digest="d",
-            data="folder=/x",
-            dataset="folder-x",
-            fingerprint=fingerprint,
-            seed=seed,
-        )
         folder = out / name / f"{what}-paper" / "folder-x" / f"seed{seed}"
-        write_request(folder, request)
-        write_record(folder, record)
+        folder.mkdir(parents=True)
+        (folder / "record.json").write_text(json.dumps(record.model_dump(mode="json", by_alias=True), indent=2))
+        (folder / "config.yaml").write_text(f"key: {key}\nmodel: {name}\n")  # of which a finished cell's first line is read
 
 
 def call(*words: str) -> str:

@@ -1,5 +1,6 @@
 """Features are computed once, shared by the probes, and never those of another checkpoint."""
 
+import errno
 import json
 import multiprocessing
 import time
@@ -9,6 +10,7 @@ import torch
 
 from backbones.source import open_source
 from mae_bench.core.run import Run
+from results.names import FEATURES
 from tasks.common import bank
 from tasks.common.bank import banks, held_out
 from tasks.common.settings import Pooled
@@ -72,6 +74,33 @@ def test_other_seeds_views_and_poolings_have_features_of_their_own(source, colou
         found, _ = banks(source, data, config, run)
         assert not torch.equal(found.features, first.features)
     assert len(extractions) == 12
+
+
+def told(folder):
+    return [(line["found"], line["seconds"] > 0) for line in json.loads((folder / FEATURES).read_text()).values()]
+
+
+def test_who_computes_features_and_who_finds_them_ready_is_said(source, colours, tmp_path):
+    data = open_data(f"folder={colours}")
+    for name in ("first", "second", "first"):  # the first one again, as after an interruption: it has paid for them
+        banks(source, data, MEAN, Run(tmp_path / name, cache=tmp_path / "cache"))
+    assert told(tmp_path / "first") == [(False, True)] * 2 and told(tmp_path / "second") == [(True, True)] * 2
+    seconds = [
+        [line["seconds"] for line in json.loads((tmp_path / name / FEATURES).read_text()).values()]
+        for name in ("first", "second")
+    ]
+    assert seconds[0] == seconds[1]
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ESTALE])
+def test_t05_without_locks_features_are_computed_all_the_same(source, colours, tmp_path, monkeypatch, number):
+    def refuse(*words):
+        raise OSError(number, "no locks")
+
+    monkeypatch.setattr(bank.fcntl, "lockf", refuse)
+    data = open_data(f"folder={colours}")
+    found = [banks(source, data, MEAN, Run(tmp_path, cache=tmp_path / "cache"))[0] for _ in range(2)]
+    assert torch.equal(found[0].features, found[1].features)
 
 
 def test_a_damaged_file_is_computed_again(source, colours, tmp_path, extractions, caplog):

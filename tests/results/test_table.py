@@ -4,21 +4,16 @@ import csv
 import io
 import itertools
 import json
-import os
 import random
-import signal
 import time
-from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from mae_bench.core.errors import ConfigError, InputError
 from results.formats import cost_markdown, escape_markdown, scores_markdown, to_csv, to_json, to_markdown
-from results.index import write_index
-from results.keeping import write_record
 from results.labels import record_group
-from results.record import FILE, read_record
+from results.record import FILE
 from results.rendering import render
 from results.store import Order, write_order
 from results.table import Entry, Table, build_table
@@ -218,54 +213,3 @@ def test_t07_the_time_of_a_table_grows_with_its_places_not_with_their_square(tmp
         return time.process_time() - started
 
     assert seconds(200) < 30 * max(seconds(50), 1e-3)  # 16 times as many places; it was 64 times the time
-
-
-def test_t04_the_index_is_made_of_the_records_and_read_by_nothing(tmp_path):
-    store(tmp_path, make_record("=a", metrics={"top1": 50.0, "top5": 75.0}), make_record("b", seed=1))
-    table = build_table([tmp_path], pytest.fail)
-    path, *_ = write_index(tmp_path, table)
-    rows = list(csv.DictReader(io.StringIO(path.read_text())))
-    assert [(row["model"], row["seed"], row["metric"], row["value"]) for row in rows] == [
-        ("'=a", "0", "top1", "50.0"),
-        ("'=a", "0", "top5", "75.0"),
-        ("b", "1", "top1", "50.0"),
-    ]
-    before = to_markdown(table)
-    for spoil in (lambda: path.write_bytes(b"\xff\x00"), path.unlink, lambda: path.mkdir()):
-        spoil()
-        assert to_markdown(build_table([tmp_path], pytest.fail)) == before
-    path.rmdir()
-    assert write_index(tmp_path, build_table([tmp_path], pytest.fail))[0].stat().st_size > 100
-
-
-def test_t01_no_result_is_lost_when_writers_are_killed(tmp_path):
-    """Forked writers tell each result they have written; whatever kills them, what was told is there and whole."""
-    told = tmp_path / "told"
-    children = [_writer(tmp_path / "out", told, number) for number in range(6)]
-    time.sleep(0.4)
-    for child in children[:3]:
-        os.kill(child, signal.SIGKILL)
-    for child in children:
-        os.waitpid(child, 0)
-    written = [Path(line) for line in told.read_text().splitlines()]
-    assert len(written) >= 3 * 30
-    for folder in written:
-        assert read_record(folder / FILE, pytest.fail) is not None
-    assert len(build_table([tmp_path / "out"], pytest.fail).records) >= len(written)
-
-
-def _writer(out, told, number):
-    child = os.fork()
-    if child:
-        return child
-    try:
-        for seed in range(30):
-            record = make_record(f"m{number}", seed=seed)
-            folder = place(out, record)
-            write_record(folder, record)
-            append = os.open(told, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            os.write(append, f"{folder}\n".encode())
-            os.close(append)
-            time.sleep(0.005)
-    finally:
-        os._exit(0)

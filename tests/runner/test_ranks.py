@@ -1,0 +1,108 @@
+"""A cell as several processes under torchrun: one of them writes, and it ends as a cell of one process does."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from mae_bench import ranks
+from mae_bench.cell import main
+from mae_bench.jobs import LOG, Job
+from mae_bench.launch import run_jobs
+from mae_bench.processes import start_here, torchrun
+from results.record import read_record
+from tests.runner.test_cell import make, record_of
+from tests.runner.test_launch import SLOT, gone, quiet, wait_for
+
+
+def job(folder, kind):
+    return Job(kind, torchrun((sys.executable, "-m", "tests.runner.light_job", str(folder), kind), 2), folder)
+
+
+def visitors(folder, count):
+    """Process ids of all that work in a folder, once they do."""
+    deadline = time.monotonic() + 100
+    while len(found := (folder / "visits").read_text().split()) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return [int(line) for line in found]
+
+
+def test_of_several_processes_of_a_cell_the_main_one_alone_writes(tmp_path, images, monkeypatch):
+    one = make(tmp_path, images)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    before = {path.name for path in one.folder.iterdir()}
+    assert main([str(one.folder)]) == 0
+    assert {path.name for path in one.folder.iterdir()} - before == {"visits"}  # which the fake task leaves
+    monkeypatch.setenv("RANK", "0")
+    assert main([str(one.folder)]) == 0
+    record = record_of(one)
+    assert record is not None and read_record(one.folder / "record.json", pytest.fail) == record
+
+
+@pytest.mark.slow
+def test_a_cell_of_two_processes_ends_as_its_main_one_does(tmp_path):
+    done, failed = run_jobs([job(tmp_path / "a", "ok"), job(tmp_path / "b", "fail")], SLOT, quiet())
+    assert done.state == "done" and len((tmp_path / "a" / "visits").read_text().split()) == 2
+    assert json.loads((tmp_path / "a" / "status.json").read_text())["state"] == "done"
+    assert (failed.state, failed.message) == ("failed", "the checkpoint is broken; fetch it again")
+    assert json.loads((tmp_path / "b" / "status.json").read_text())["exit_code"] == 3
+
+
+@pytest.mark.slow
+def test_r02_r13_a_cell_of_two_processes_is_stopped_as_one(tmp_path):
+    one = job(tmp_path / "a", "swallow")
+    one.folder.mkdir()
+    process = start_here(one, {})
+    try:
+        wait_for(one.folder / "visits", seconds=200)
+        both = visitors(one.folder, 2)
+        process.terminate()
+        deadline = time.monotonic() + 100
+        while (code := process.poll()) is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    finally:
+        process.kill()
+    assert code == 75 and all(gone(pid) for pid in both), (one.folder / LOG).read_text()
+    assert json.loads((one.folder / "status.json").read_text())["state"] == "stopped"
+
+
+@pytest.mark.slow
+def test_r19_a_cell_of_two_processes_ends_with_the_program_that_started_it(tmp_path):
+    folder = tmp_path / "a"
+    folder.mkdir()
+    script = f"""
+import sys, time
+from pathlib import Path
+from mae_bench.jobs import Job
+from mae_bench.processes import start_here, torchrun
+words = torchrun((sys.executable, "-m", "tests.runner.light_job", {str(folder)!r}, "sleep"), 2)
+start_here(Job("a", words, Path({str(folder)!r})), {{}})
+time.sleep(600)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", script])
+    wait_for(folder / "visits", seconds=200)
+    both = visitors(folder, 2)
+    parent.kill()
+    parent.wait()
+    assert all(gone(pid, 60) for pid in both)
+
+
+def test_the_code_of_the_main_process_is_the_cells(monkeypatch):
+    class Failed:
+        def __init__(self, exitcode, timestamp=0):
+            self.exitcode, self.timestamp = exitcode, timestamp
+
+    assert ranks._end_as({0: Failed(76, 9), 1: Failed(-15, 1)}) == 76  # type: ignore[dict-item]
+    assert ranks._end_as({2: Failed(3, 9), 1: Failed(4, 1)}) == 4  # type: ignore[dict-item]
+    assert ranks._end_as({0: Failed(-11)}) == 139  # type: ignore[dict-item]
+    killed = []
+    monkeypatch.setattr(os, "kill", lambda pid, number: killed.append(number))
+    ranks._end_as({0: Failed(-9)})  # type: ignore[dict-item]
+    assert killed == [signal.SIGKILL]
