@@ -120,6 +120,15 @@ def test_two_processes_make_the_steps_of_one(images, one, tmp_path, objective, h
     assert shapes(states[0]) == shapes(states[1])
 
 
+@pytest.mark.parametrize("how", [(), ("--sharded",)], ids=str)
+def test_two_processes_make_the_contrastive_steps_of_one(images, tmp_path, how):
+    """Negatives of both processes: each one's alone would give another loss."""
+    pytest.importorskip("lightly.loss")
+    start(1, "distributed_child.py", "simclr", images, tmp_path / "one", *WORDS, "--plain")
+    start(2, "distributed_child.py", "simclr", images, tmp_path / "two", *WORDS, "--plain", *how)
+    assert_same(tmp_path / "two", tmp_path / "one")
+
+
 @pytest.mark.parametrize(
     ("before", "after"), [((2, ""), (1, "")), ((2, "--sharded"), (1, "")), ((1, ""), (2, "--sharded"))], ids=str
 )
