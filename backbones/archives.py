@@ -4,6 +4,7 @@ import io
 import json
 import math
 import re
+import shlex
 import struct
 import zipfile
 from collections import Counter
@@ -135,11 +136,11 @@ def _load_pickle(file: OpenFile) -> Content:
 def _refuse(file: OpenFile, error: Exception) -> NoReturn:
     foreign = re.search(r"GLOBAL (\S+)", str(error))
     if foreign:
-        name = foreign.group(1).rstrip(".")
+        name, out = foreign.group(1).rstrip("."), shlex.quote(f"{file.path.stem}.safetensors")
         raise InputError(
             f"{file.path}: holds {name}, which is code or an object and is not run here; "
             "save the weights alone: torch.save(model.state_dict(), PATH), or, if you trust its maker, run: "
-            "mae-bench ckpt convert FILE OUT --to timm --trust-pickle SHA256"
+            f"mae-bench ckpt convert {shlex.quote(str(file.path))} {out} --to timm --trust-pickle {file.sha256}"
         ) from None
     raise InputError(f"{file.path}: damaged, cut or no checkpoint ({one_line(error)}); copy or download it again") from error
 

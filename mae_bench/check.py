@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from mae_bench.core.errors import InputError
+from mae_bench.core.plural import counted
 from mae_bench.job import reporter
 
 MOST_TOLD = 20

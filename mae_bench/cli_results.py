@@ -58,7 +58,7 @@ def compare(
     """Is one model better than another? Paired tests on the same cells, corrected for their number."""
     from mae_bench.core.errors import ConfigError
     from results.compare import compare as compare_models
-    from results.compare import render
+    from results.compare_formats import render
     from results.table import build_table
 
     if len(model) != 2:

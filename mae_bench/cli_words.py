@@ -10,8 +10,19 @@ from rich.text import Text
 ADVANCED = "Machine"
 KINDS = "models|archs|tasks|recipes|objectives|ablations|datasets|formats|layouts"
 
+
+def _folder(path: Path) -> Path:
+    """See that an output folder is not a file."""
+    if path.exists() and not path.is_dir():
+        from mae_bench.core.errors import ConfigError
+
+        raise ConfigError(f"-o {path} is a file; give a folder, a new one or that of an earlier run")
+    return path
+
+
 Out = Annotated[
-    Path, typer.Option("-o", "--output", metavar="OUT", file_okay=False, help="Folder for everything; the same one goes on.")
+    Path,
+    typer.Option("-o", "--output", metavar="OUT", callback=_folder, help="Folder for everything; the same one goes on."),
 ]
 Outs = Annotated[list[Path], typer.Argument(metavar="OUT...", help="Output folders of earlier runs.")]
 Settings = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings, such as linear.epochs=10.")]

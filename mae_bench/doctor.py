@@ -17,7 +17,8 @@ from rich.text import Text
 from mae_bench.core.errors import EnvironmentFault
 from mae_bench.core.progress import Bar
 from mae_bench.extension import here
-from mae_bench.frameworks import FRAMEWORKS, Framework, promised, run_python
+from mae_bench.frameworks import FRAMEWORKS, Framework, Trials, promised, run_python
+from results.drawing import draw
 
 # A trial that takes longer has failed. The slowest takes about 15 s from a cold disk; many at once on a network disk need more.
 SECONDS = 180.0
@@ -74,7 +75,7 @@ def doctor(json: bool = False, *, console: Console | None = None) -> int:
     if json:
         screen.out(json_format.dumps({"ok": healthy, "findings": [asdict(f) for f in findings]}, indent=2), highlight=False)
     else:
-        screen.print(_table(findings))
+        draw(_table(findings), screen)
         for finding in findings:
             if finding.repair:
                 screen.print(Text(f"{finding.part}: {finding.repair}", STYLES[finding.state]), soft_wrap=True)
@@ -91,9 +92,15 @@ def examine(frameworks: Sequence[Framework] = FRAMEWORKS, *, done: Callable[[str
     """
     extras = list(dict.fromkeys(framework.extra for framework in frameworks))
     groups = [[framework for framework in frameworks if framework.extra == extra] for extra in extras]
+    trials = Trials()
     with ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()) as pool:
-        device = pool.submit(_device)
-        packages = [finding for group in pool.map(lambda members: _look(members, done), groups) for finding in group]
+        try:
+            device = pool.submit(_device, trials)
+            packages = [finding for group in pool.map(lambda members: _look(members, done, trials), groups) for finding in group]
+            device.result()
+        except BaseException:  # a signal: whoever waits for the threads would wait for the slowest trial
+            trials.stop()
+            raise
     interpreter = Finding("python", platform.python_version(), "ok", sys.executable)
     return [interpreter, *packages, *_requirements(), device.result()]
 
@@ -105,15 +112,15 @@ def _examine_with_bar() -> list[Finding]:
         return examine(done=lambda part: bar.advance(note=part))
 
 
-def _look(members: Sequence[Framework], done: Callable[[str], None]) -> list[Finding]:
-    errors = _try([member for member in members if member.present], done)
+def _look(members: Sequence[Framework], done: Callable[[str], None], trials: Trials) -> list[Finding]:
+    errors = _try([member for member in members if member.present], done, trials)
     for member in members:
         if not member.present:
             done(member.module)
     return [_finding(member, errors.get(member.module, "")) for member in members]
 
 
-def _try(members: Sequence[Framework], done: Callable[[str], None]) -> dict[str, str]:
+def _try(members: Sequence[Framework], done: Callable[[str], None], trials: Trials) -> dict[str, str]:
     """The error of each package that does not work.
 
     They share a process, since most import torch first; after one has failed the others go on in a process without it.
@@ -128,7 +135,8 @@ def _try(members: Sequence[Framework], done: Callable[[str], None]) -> dict[str,
                 passed.append(left[len(passed)].module)
                 done(passed[-1])
 
-        outcome = run_python(["-c", CHAIN, *(member.statement for member in left)], seconds=SECONDS, heard=heard)
+        statements = [member.statement for member in left]
+        outcome = run_python(["-c", CHAIN, *statements], seconds=SECONDS, heard=heard, trials=trials)
         if len(passed) < len(left):
             errors[left[len(passed)].module] = outcome.error
             done(left[len(passed)].module)
@@ -177,8 +185,8 @@ def _requirements() -> list[Finding]:
     return [Finding("requirements", "", "broken", f"out of range: {', '.join(sorted(set(wrong)))}", repair)]
 
 
-def _device() -> Finding:
-    outcome = run_python(["-c", DEVICE_PROBE], seconds=SECONDS)
+def _device(trials: Trials) -> Finding:
+    outcome = run_python(["-c", DEVICE_PROBE], seconds=SECONDS, trials=trials)
     if not outcome.ok:
         return Finding("device", "", "broken", outcome.error, "see torch above")
     found = json_format.loads(outcome.output.splitlines()[-1])

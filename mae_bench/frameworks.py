@@ -110,8 +110,39 @@ class Outcome:
     """One line; empty when it went well."""
 
 
+class Trials:
+    """Python processes that run at a time, in threads; `stop` ends all of them, and none begins after it."""
+
+    def __init__(self) -> None:
+        self._lock, self._running, self._stopped = threading.Lock(), set[subprocess.Popen[str]](), False
+
+    def begin(self, process: "subprocess.Popen[str]") -> None:
+        """Count a process that has just begun; it is ended at once where all have been stopped."""
+        with self._lock:
+            self._running.add(process)
+            if self._stopped:
+                process.kill()
+
+    def end(self, process: "subprocess.Popen[str]") -> None:
+        """Forget a process that has ended."""
+        with self._lock:
+            self._running.discard(process)
+
+    def stop(self) -> None:
+        """End what runs."""
+        with self._lock:
+            self._stopped = True
+            for process in self._running:
+                process.kill()
+
+
 def run_python(
-    arguments: Sequence[str], *, seconds: float, path: str = "", heard: Callable[[str], None] = lambda line: None
+    arguments: Sequence[str],
+    *,
+    seconds: float,
+    path: str = "",
+    heard: Callable[[str], None] = lambda line: None,
+    trials: Trials | None = None,
 ) -> Outcome:
     """Run this Python anew, so that a crash or a hang of what it imports stays there.
 
@@ -120,12 +151,14 @@ def run_python(
         seconds: after this time it is stopped and has failed.
         path: a folder whose packages come before the installed ones.
         heard: called with each line of its standard output as it comes.
+        trials: may end it from another thread.
     """
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
     if path:
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (path, os.environ.get("PYTHONPATH", ""))))
     command = [sys.executable, "-P", "-W", "ignore", *arguments]
     lines: list[str] = []
+    trials = trials or Trials()
     with (
         tempfile.TemporaryFile("w+", errors="replace") as errors,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, errors="replace", env=environment) as process,
@@ -133,13 +166,18 @@ def run_python(
         late = threading.Event()
         timer = threading.Timer(seconds, lambda: (late.set(), process.kill()))
         timer.start()
+        trials.begin(process)
         try:
             for line in process.stdout or ():
                 lines.append(line)
                 heard(line.strip())
             code = process.wait()
+        except BaseException:  # a signal, say: nobody waits for the rest
+            process.kill()
+            raise
         finally:
             timer.cancel()
+            trials.end(process)
         errors.seek(0)
         error = f"took longer than {seconds:g} s" if late.is_set() else _reason(code, errors.read())
     return Outcome(code == 0, "".join(lines), error)

@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from mae_bench.core.errors import ConfigError
-from mae_bench.estimate import Estimate, Estimator
+from mae_bench.core.plural import counted
+from mae_bench.estimate import MEASURED, Estimate, Estimator
 from mae_bench.grid import Limits
 from mae_bench.lines import duration
 from mae_bench.plan import Cell, Plan
@@ -64,9 +65,11 @@ def show(found: Sequence[Preview], plan: Plan, jobs: int, console: Console) -> N
     costs = [one.cost for one in found if one.cost is not None]
     if costs:
         seconds = sum(cost.seconds for cost in costs) / max(1, jobs)
-        text = f"{len(costs)} cells to run: about {duration(seconds)} at {jobs} at a time"
+        text = f"{counted(len(costs), 'cell')} to run: about {duration(seconds)} at {jobs} at a time"
         for how in dict.fromkeys(cost.how for cost in costs):
             text += f"; {how}"
+        if any(cost.how == MEASURED for cost in costs):
+            text += ". This is rough: expect half to three times as much"
         console.print(Text(text), soft_wrap=True)
 
 
@@ -78,7 +81,7 @@ def check_limits(found: Sequence[Preview], limits: Limits) -> None:
     """
     costs = [one.cost for one in found if one.cost is not None]
     if limits.cells is not None and len(costs) > limits.cells:
-        raise ConfigError(f"{len(costs)} cells are to run, and limits.cells is {limits.cells}; raise it or ask for fewer")
+        raise ConfigError(f"{counted(len(costs), 'cell')} to run, and limits.cells is {limits.cells}; raise it or ask for fewer")
     hours = sum(cost.seconds for cost in costs) / 3600
     if limits.hours is not None and hours > limits.hours:
         raise ConfigError(f"about {hours:.1f} hours are to run, and limits.hours is {limits.hours:g}; raise it or ask for less")

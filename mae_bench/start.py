@@ -50,7 +50,16 @@ def run_asked(asked: Asked, out: Path, options: "Options", console: "Console", *
         if dry_run:
             preview.show(found, plan, options.jobs, console)
         preview.check_limits(found, limits)
+    _tell_what_is_not_exported(plan, options, console)
     return 0 if dry_run else run_plan(plan, out, options, console)
+
+
+def _tell_what_is_not_exported(plan: "Plan", options: "Options", console: "Console") -> None:
+    """Name the tasks of which `--export-native` leaves nothing, beside those of which it does."""
+    without = dict.fromkeys(cell.request.task for cell in plan.cells if not cell.request.export_native)
+    if options.export_native and without:
+        line = f"--export-native: {', '.join(without)} run in no other framework and get no native config; the others get theirs"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def read_words(asked: Asked) -> "tuple[dict[str, str], Grid | None]":

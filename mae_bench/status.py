@@ -4,7 +4,6 @@ from collections import Counter
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from mae_bench.core.plural import counted
@@ -30,14 +29,10 @@ def show_status(out: Path, console: Console) -> None:
     there = _show_pretrainings(out, console)
     cells = stored_cells(out, lambda line: console.print(Text(f"warning: {line}"), soft_wrap=True))
     states = [state_of(cell) for cell in cells]
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for head in ("state", "cell", "details"):
-        table.add_column(head, overflow="fold")
     for cell, state in zip(cells, states, strict=True):
         if state != "done":
-            table.add_row(Text(state, style=STYLES[state]), Text(plain(cell.title)), Text(details(cell, state)))
-    if table.rows:
-        console.print(table)
+            line = Text(f"{state:<11} ", style=STYLES[state])
+            console.print(line + Text(f"{plain(cell.title)}  {details(cell, state)}".rstrip(), style=""), soft_wrap=True)
     counts = Counter(states)
     told = ", ".join(f"{counts[state]} {state}" for state in STYLES if counts[state])
     if told or not there:

@@ -1,33 +1,21 @@
 """Two models on the same cells: paired tests, effects with intervals, corrected for their number."""
 
-import csv
-import io
-import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from rich import box
-from rich.console import Console
-from rich.measure import Measurement
-from rich.table import Table as RichTable
-from rich.text import Text
 
 from mae_bench.core.config import nearest
 from mae_bench.core.errors import ConfigError, InputError
-from results.formats import escape_markdown, inert
 from results.labels import GroupKey, RowKey, record_group, record_row
 from results.names import PER_IMAGE, plain
 from results.significance import holm
 from results.store import StoredCell, read_object
 from results.table import Table
 
-FORMATS = ("rich", "md", "csv", "json")
 RESAMPLES = 10_000
-WIDEST = 10_000
-"""Columns, where a table's own width is asked for."""
 Z_95 = 1.959963984540054
 
 
@@ -188,57 +176,3 @@ def _corrected(found: Sequence[Comparison], table: Table, rows: Sequence[RowKey]
         second = (one.difference > 0) != (one.metric in lower)
         done.append(replace(one, p_holm=p, better=names[second] if p is not None and p < 0.05 else ""))
     return done
-
-
-def render(found: Sequence[Comparison], first: str, second: str, form: str, console: Console) -> str | None:
-    """Comparisons in one format; None where they were drawn on the console.
-
-    Raises:
-        ConfigError: there is no such format.
-    """
-    if form not in FORMATS:
-        raise ConfigError(f"unknown format {form!r}; {nearest(form, list(FORMATS))}")
-    head = (
-        "protocol",
-        "metric",
-        first,
-        second,
-        f"{second} - {first}",
-        "95 % interval",
-        "p",
-        "p (Holm)",
-        "better",
-        "test",
-        "seeds",
-    )
-    if form == "rich":
-        drawn = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-        for number, name in enumerate(head):
-            drawn.add_column(Text(plain(name)), overflow="fold", no_wrap=2 <= number < 8, min_width=12 if number == 0 else None)
-        for one in found:
-            drawn.add_row(*(Text(plain(text)) for text in _texts(one)))
-        # Nothing of the answer may be lost to a narrow window or a pipe.
-        wanted = Measurement.get(console, console.options.update(max_width=WIDEST), drawn).maximum
-        narrow, console.width = console.width, max(console.width, wanted)
-        console.print(drawn)
-        console.width = narrow
-        return None
-    if form == "md":
-        lines = [tuple(map(escape_markdown, head)), (":--",) * len(head)]
-        lines += [tuple(map(escape_markdown, _texts(one))) for one in found]
-        return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    data = [asdict(one) for one in found]
-    if form == "json":
-        return json.dumps({"first": first, "second": second, "comparisons": data}, indent=2) + "\n"
-    file = io.StringIO()
-    writer = csv.DictWriter(file, fieldnames=list(data[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: inert(value) for name, value in line.items()} for line in data)
-    return file.getvalue()
-
-
-def _texts(one: Comparison) -> tuple[str, ...]:
-    reach = "-" if one.low is None or one.high is None else f"{one.low:+.2f} to {one.high:+.2f}"
-    ps = ("-" if p is None else f"{p:.2g}" for p in (one.p, one.p_holm))
-    numbers = (f"{one.first:.2f}", f"{one.second:.2f}", f"{one.difference:+.2f}", reach, *ps)
-    return one.protocol, one.metric, *numbers, one.better or "-", one.test, str(one.seeds)

@@ -12,6 +12,8 @@ from rich.text import Text
 
 from mae_bench.core.config import nearest
 from mae_bench.core.errors import ConfigError
+from mae_bench.core.plural import counted
+from results.drawing import draw
 from results.formats import escape_markdown, inert
 from results.published import Reference, lines
 
@@ -35,20 +37,35 @@ def render(found: Sequence[Reference], name: str, console: Console) -> str | Non
     return _csv(found) if name == "csv" else _markdown(found)
 
 
+def _source(one: Reference) -> str:
+    return f"{one.source}, {one.place}{'' if one.verified else ' (not read in the source itself)'}"
+
+
 def _row(one: Reference) -> tuple[str, ...]:
-    sure = "" if one.verified else " (not read in the source itself)"
-    source = f"{one.source}, {one.place}{sure}"
-    return one.method, one.arch, one.protocol or one.task, one.dataset, one.setting, one.metric, one.text, source
+    return one.method, one.arch, one.protocol or one.task, one.dataset, one.setting, one.metric, one.text, _source(one)
 
 
 def _draw(found: Sequence[Reference], console: Console) -> None:
-    drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for name in _HEAD:
-        drawn.add_column(name, overflow="fold", justify="right" if name == "value" else "left")
+    """A table for each protocol and data set, its sources numbered below, so that it fits into 80 columns."""
+    sources = list(dict.fromkeys(_source(one) for one in found))
+    groups: dict[str, list[Reference]] = {}
     for one in found:
-        drawn.add_row(*(Text(text) for text in _row(one)))
-    console.print(drawn)
-    console.print(Text(f"{len(found)} published numbers"), soft_wrap=True)
+        groups.setdefault(", ".join(filter(None, (one.protocol or one.task, one.dataset))), []).append(one)
+    for title, members in groups.items():
+        console.print(Text(title, "bold"), soft_wrap=True)
+        drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        for name in ("method", "arch", "setting"):
+            drawn.add_column(name, overflow="fold", min_width=8 if name == "arch" else 14 if name == "method" else None)
+        for name in ("metric", "value", "source"):
+            drawn.add_column(name, no_wrap=True, justify="left" if name == "metric" else "right")
+        for one in members:
+            place = f"[{sources.index(_source(one)) + 1}]"
+            drawn.add_row(*(Text(text) for text in (one.method, one.arch, one.setting, one.metric, one.text, place)))
+        draw(drawn, console)
+        console.print()
+    for number, source in enumerate(sources, 1):
+        console.print(Text(f"[{number}] {source}"), soft_wrap=True)
+    console.print(Text(counted(len(found), "published number")), soft_wrap=True)
 
 
 def _markdown(found: Sequence[Reference]) -> str:

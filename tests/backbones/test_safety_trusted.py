@@ -42,7 +42,7 @@ def test_C10_objects_of_training_programs_are_named_and_the_way_out_is_said(save
     kind = stand_in(monkeypatch, name)
     path = saved({"state_dict": timm_state, "message_hub": kind(a=1), "partial": functools.partial(int, "3")})
     message = refused(path, f"holds {name}, which is code or an object")
-    assert "mae-bench ckpt convert FILE OUT --to timm --trust-pickle SHA256" in message
+    assert f"mae-bench ckpt convert {path} {Path(path).stem}.safetensors --to timm --trust-pickle {sha256(path)}" in message
 
 
 @pytest.mark.slow

@@ -209,3 +209,21 @@ def test_data_demo_and_check(call, tmp_path):
     bad.write_bytes(b"no picture")
     code, said, _ = call("data", "check", f"folder={tmp_path / 'data' / 'folder'}")
     assert code == 3 and str(bad) in said and "1 bad" in said
+
+
+def test_an_output_folder_that_is_a_file_is_told_with_the_fix(call, tmp_path):
+    (tmp_path / "file").touch()
+    code, _, error = call("run", "-m", "random:vit_demo_patch8", "-t", "knn", "-d", "folder=x", "-o", tmp_path / "file")
+    assert (
+        code == 2
+        and error == f"mae-bench: -o {tmp_path / 'file'} is a file; give a folder, a new one or that of an earlier run\n"
+    )
+
+
+def test_nothing_of_a_line_is_cut_or_folded_in_a_pipe(call, tmp_path):
+    long = "a-very-long-name-of-a-model-that-no-window-of-eighty-columns-has-room-for-beside-all-the-rest"
+    store_failed(tmp_path, make_record(long), f"it broke because of {'many ' * 30}things")
+    (line, *_) = call("status", tmp_path)[1].splitlines()
+    assert line.startswith("failed ") and long in line and "many things" in line and "log.txt)" in line
+    text = call("reference", "--task", "detection", "--method", "MAE")[1]
+    assert "…" not in text and "[1] arXiv" in text and "published numbers" in text

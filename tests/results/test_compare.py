@@ -10,7 +10,8 @@ from rich.console import Console
 from scipy.stats import binomtest, ttest_rel
 
 from mae_bench.core.errors import ConfigError, InputError
-from results.compare import PER_IMAGE, compare, render
+from results.compare import PER_IMAGE, compare
+from results.compare_formats import render
 from results.table import build_table
 from tests.results.sample import Screen, make_record, store
 
