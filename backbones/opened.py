@@ -11,6 +11,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Protocol
 
+from backbones import hashes
 from mae_bench.core.errors import InputError
 
 CHUNK_BYTES = 2**20
@@ -89,7 +90,13 @@ class OpenFile:
             raise InputError(f"{self.path}: changed while it was read; wait until its writer is done")
 
     def start_hash(self) -> None:
-        """Hash in a thread of its own; hashing holds no lock of Python's, so that tensors are checked meanwhile."""
+        """Hash in a thread of its own; hashing holds no lock of Python's, so that tensors are checked meanwhile.
+
+        A large file that was hashed before and not written to since is not hashed again.
+        """
+        self._found = hashes.recall(self._before) or None
+        if self._found is not None:
+            return
         self._thread = threading.Thread(target=self._try_hash, daemon=True)
         self._thread.start()
 
@@ -119,8 +126,11 @@ class OpenFile:
 
     def _try_hash(self) -> None:
         try:
-            self._found = self._hash()
-        except OSError:
+            found = self._hash()
+            self.verify()
+            hashes.remember(self._before, found)
+            self._found = found
+        except (OSError, InputError):
             self._found = None  # Who asks for it reads again, and raises.
 
     def _hash(self) -> str:

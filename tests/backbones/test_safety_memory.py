@@ -1,6 +1,7 @@
 """Large files are mapped: to look at one takes no memory for its tensors."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -56,7 +57,8 @@ def test_looking_at_a_large_file_takes_no_memory_for_its_tensors(tmp_path):
     safetensors.torch.save_file(state, paths[1])
     root = str(Path(__file__).resolve().parents[2])
     command = [sys.executable, "-c", LOOK.format(root=root), *map(str, paths)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     for path, line in zip(paths, done.stdout.splitlines(), strict=True):
         opened, built, rows = json.loads(line)
         size = path.stat().st_size
