@@ -73,6 +73,7 @@ def measure(folder: Path, key: str = "", *, anew: bool = False) -> None:
         threads=request.threads,
         workers=request.workers,
         save_seconds=request.save_seconds,
+        max_skipped=request.max_skipped,
         reporter=reporter(folder),
         cache=folder.parents[3] / FEATURES,
     )

@@ -17,6 +17,7 @@ from mae_bench.cli_pretrain import ablate, pretrain, visualize
 from mae_bench.cli_results import compare, reference, report, table
 from mae_bench.cli_tools import HELP, data_app, doctor, setup_app, show_app
 from mae_bench.cli_words import (
+    ADVANCED,
     KINDS,
     Debug,
     Device,
@@ -34,6 +35,11 @@ from mae_bench.cli_words import (
 )
 from mae_bench.core.errors import ConfigError, MaeBenchError
 from mae_bench.job import stop_at_once
+
+MaxSkipped = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, metavar="0.01", help="Damaged training images left out; 0.001.", rich_help_panel=ADVANCED),
+]
 
 app = typer.Typer(
     name="mae-bench",
@@ -107,6 +113,7 @@ def run(
     jobs: Jobs = None,
     overwrite: Overwrite = "",
     save_every: SaveEvery = None,
+    max_skipped: MaxSkipped = None,
     debug: Debug = False,
 ) -> int:
     """Measure checkpoints on tasks; what is finished is skipped, what was stopped goes on."""
@@ -126,6 +133,7 @@ def run(
         debug=debug,
         overwrite=overwrite,
         save_every=save_every,
+        max_skipped=max_skipped,
         allow_partial=allow_partial,
         export_native=export_native,
         time_limit=time_limit,
@@ -154,6 +162,7 @@ def retry(
     jobs: Jobs = None,
     overwrite: Overwrite = "",
     save_every: SaveEvery = None,
+    max_skipped: MaxSkipped = None,
     debug: Debug = False,
 ) -> int:
     """Run what was asked for and is not done: failed, stopped or never started."""
@@ -172,6 +181,7 @@ def retry(
         debug=debug,
         overwrite=overwrite,
         save_every=save_every,
+        max_skipped=max_skipped,
     )
     return run_again(out, options, Console())
 

@@ -15,6 +15,8 @@ LAUNCHERS = ("local", "slurm")
 OVERWRITE = ("failed", "always")
 SAVE_SECONDS = 60.0
 """Time between two saved states of a training unless asked otherwise."""
+MAX_SKIPPED = 0.001
+"""Share of the training images that may be damaged unless asked otherwise."""
 MOST_SUBMITTED = 100
 """Jobs in a cluster's queue at a time unless asked otherwise."""
 MOST_JOBS = 2
@@ -31,6 +33,8 @@ class Options:
     workers: int = 0
     jobs: int = 1
     save_seconds: float = SAVE_SECONDS
+    max_skipped: float = MAX_SKIPPED
+    """Share of the training images that may be damaged and left out, 0 to 1."""
     debug: bool = False
     overwrite: str = ""
     """`failed`: failed cells start from the beginning; `always`: all do; else only what is missing runs."""
@@ -57,6 +61,7 @@ def make_options(
     workers: int | None = None,
     jobs: int | None = None,
     save_every: str | None = None,
+    max_skipped: float | None = None,
     debug: bool = False,
     overwrite: str = "",
     allow_partial: bool = False,
@@ -73,7 +78,7 @@ def make_options(
         EnvironmentFault: a device that this machine lacks.
     """
     asked = {"device": device, "precision": precision, "threads": threads, "workers": workers, "jobs": jobs}
-    asked |= {"save_seconds": save_every, "debug": debug or None}
+    asked |= {"save_seconds": save_every, "max_skipped": max_skipped, "debug": debug or None}
     cluster = slurm_settings(launcher, slurm)
     check_words(device, precision, threads, workers, jobs, overwrite, (time_limit, save_every))
     place = choose_device(device)
@@ -88,6 +93,7 @@ def make_options(
         workers=workers or 0,
         jobs=parallel,
         save_seconds=SAVE_SECONDS if save_every is None else parse_time(save_every),
+        max_skipped=MAX_SKIPPED if max_skipped is None else max_skipped,
         debug=debug,
         overwrite=overwrite,
         allow_partial=allow_partial,

@@ -189,6 +189,7 @@ def _cell(
         threads=options.threads,
         workers=options.workers,
         save_seconds=options.save_seconds,
+        max_skipped=options.max_skipped,
         debug=options.debug,
         partial=bool(source.ledger.missing),
         export_native=options.export_native and hasattr(choice.module, "export_native"),
@@ -206,7 +207,7 @@ def _absolute(text: str) -> str:
 
 def with_options(cell: Cell, options: Options) -> Cell:
     """The same cell, run in another way: only what was given explicitly takes the place of what the cell was asked for with."""
-    names = ("device", "precision", "threads", "workers", "save_seconds", "debug")
+    names = ("device", "precision", "threads", "workers", "save_seconds", "max_skipped", "debug")
     given = options.given | ({"threads"} if "jobs" in options.given else set())
     request = cell.request.model_copy(update={name: getattr(options, name) for name in names if name in given})
     request = request.model_copy(update={"key": request.key_in(request.precision)})

@@ -52,6 +52,8 @@ class Request(Config):
     threads: int = 1
     workers: int = 0
     save_seconds: float = 60.0
+    max_skipped: float = 0.001
+    """Share of the training images that may be damaged and left out; the record says how many were."""
     debug: bool = False
     partial: bool = False
     """Whether tensors that the checkpoint lacks started at random."""

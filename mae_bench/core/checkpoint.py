@@ -50,6 +50,7 @@ def save(folder: Path, state: dict[str, Any], manifest: Manifest) -> None:
     try:
         _save(folder, state, manifest)
     except OSError as error:
+        shutil.rmtree(folder / "new", ignore_errors=True)
         raise EnvironmentFault(f"cannot write {folder}: {error.strerror or error}; free space or choose another -o") from error
 
 

@@ -114,7 +114,7 @@ class Skipped:
         append_line(self._path, {"split": "train", "index": failure.number, "reason": str(failure.error), "by": self._by})
         if len(known) >= self.limit:
             count = f"{len(known) + 1} of {self._images} training images cannot be read, and {self.limit} may be skipped"
-            raise InputError(f"{count}: {self._path} names them; the last: {failure.error}")
+            raise InputError(f"{count}: {self._path} names them; repair them or raise max_skipped; the last: {failure.error}")
 
 
 def skipped_images(out: Path) -> int:

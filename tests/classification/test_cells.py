@@ -3,8 +3,8 @@
 import pytest
 
 from mae_bench.cell import main
-from mae_bench.options import Options
-from mae_bench.plan import make_plan
+from mae_bench.options import Options, make_options
+from mae_bench.plan import make_plan, with_options
 from results.record import read_record
 from results.request import write_request
 
@@ -30,3 +30,21 @@ def test_cells_share_features_and_record_what_was_left_out(own_colours, tmp_path
         assert record is not None and "damaged training images left out: 1, named in skipped.jsonl" in record.deviations
     assert records[1] is not None
     assert any(line.startswith("recipe paper-large has the values of ViT-L") for line in records[1].deviations)
+
+
+def test_a_cell_with_too_many_damaged_images_goes_on_with_a_higher_limit(own_colours, tmp_path):
+    """As `retry --max-skipped` does it; nothing but the limit has changed, so it is the same cell."""
+    root = own_colours(4)
+    for name in ("green", "red"):
+        (root / f"train/{name}/1.png").write_bytes(b"")
+    words = (["random:vit_demo_patch8"], ["knn"], [f"folder={root}"], tmp_path / "out")
+    plan = make_plan(*words, overrides={"knn.k": "3", "knn.also_k": "[]"}, seeds=[0], options=Options())
+    (cell,) = plan.cells
+    write_request(cell.folder, cell.request)
+    assert main([str(cell.folder)]) == 3
+    again = with_options(cell, make_options(device="cpu", max_skipped=0.2))
+    assert again.request.key == cell.request.key
+    write_request(again.folder, again.request)
+    assert main([str(again.folder)]) == 0
+    record = read_record(cell.folder / "record.json", pytest.fail)
+    assert record is not None and "damaged training images left out: 2, named in skipped.jsonl" in record.deviations
