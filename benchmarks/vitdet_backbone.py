@@ -164,15 +164,7 @@ def compare(what: str, asked: argparse.Namespace) -> None:
         worker = Worker(side)
         memory[side] = worker.ask(f"memory {what}")
         worker.close()
-    workers = {side: Worker(side) for side in SIDES}
-    seconds: dict[str, list[float]] = {side: [] for side in SIDES}
-    for number in range(asked.rounds + 1):
-        for side, worker in workers.items():
-            spent = worker.ask(what)["seconds"]
-            if number:  # the first round of each does not count
-                seconds[side].append(spent)
-    for worker in workers.values():
-        worker.close()
+    seconds = _turns(what, asked.rounds) if asked.rounds else {side: [memory[side]["seconds"]] for side in SIDES}
     ratios = [theirs / ours for ours, theirs in zip(seconds["ours"], seconds["detectron2"], strict=True)]
     ours, theirs = memory["ours"], memory["detectron2"]
     size = f" ({asked.blocks} blocks)" if asked.blocks else ""
@@ -185,13 +177,27 @@ def compare(what: str, asked: argparse.Namespace) -> None:
     )
 
 
+def _turns(what: str, rounds: int) -> dict[str, list[float]]:
+    """Seconds of each round; the first round of each does not count."""
+    workers = {side: Worker(side) for side in SIDES}
+    seconds: dict[str, list[float]] = {side: [] for side in SIDES}
+    for number in range(rounds + 1):
+        for side, worker in workers.items():
+            spent = worker.ask(what)["seconds"]
+            if number:
+                seconds[side].append(spent)
+    for worker in workers.values():
+        worker.close()
+    return seconds
+
+
 def main() -> None:
     """Print a row for inference and one for training."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--side", dest="size", type=int, default=512, help="pixels")
     parser.add_argument("--arch", choices=ARCHS, default="base")
     parser.add_argument("--blocks", type=int, default=0, help="0 takes all")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="0 measures one pass of each alone")
     parser.add_argument("--no-rel-pos", dest="rel_pos", action="store_false")
     parser.add_argument("--only", choices=("infer", "train"))
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
