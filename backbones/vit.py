@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from backbones import relative
 from backbones.arch import VitArch
 from backbones.contract import BackboneSpec, DenseOptions, Features
-from backbones.positions import sincos_2d
+from backbones.initial import initialise_vit
 from backbones.stem import Stem
 from backbones.windows import GridAttention, by_parts
 from mae_bench.core.seeding import derive
@@ -108,14 +108,6 @@ class TimmViT(Stem[VitArch]):
             tokens = cast(Tensor, checkpoint(block, tokens, use_reentrant=False))
         return self.net.norm(tokens)
 
-    def set_sincos_positions(self) -> None:
-        """Put MAE's fixed sine-cosine positions in place of the learned ones and stop training them."""
-        arch = self.arch
-        table = sincos_2d(arch.embed_dim, arch.grid, num_prefix=arch.num_prefix_rows)
-        with torch.no_grad():
-            self.positions.copy_(table)
-        self.positions.requires_grad_(False)
-
     def _stem(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """What goes into the first block, (B, P + h*w, C), and the grid."""
         patches, grid = self._patches(images)
@@ -199,8 +191,10 @@ def _put_grid_attention(net: VisionTransformer, arch: VitArch) -> None:
 
 
 def initial_weights(arch: VitArch, seed: int) -> dict[str, Tensor]:
-    """Draw random weights as timm does; the same for the same seed, and the global generators are left as they were."""
+    """Draw the weights that MAE starts from; the same for the same seed, and the global generators are left as they were."""
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed, which would also reseed the accelerators that are not forked here.
         torch.default_generator.manual_seed(derive("backbone", seed))
-        return make_net(arch, initialise=True).state_dict()
+        net = make_net(arch, initialise=True)
+        initialise_vit(net, arch)
+        return net.state_dict()

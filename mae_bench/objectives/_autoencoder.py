@@ -17,11 +17,12 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from backbones.contract import BackboneSpec
+from backbones.initial import TOKEN_STD, initialise_linear
 from backbones.positions import sincos_2d
 from backbones.vit import TimmViT
 from mae_bench.core.errors import ConfigError
 from mae_bench.objectives._masks import num_kept
-from mae_bench.objectives._parts import TOKEN_STD, initialise, initialise_vit, to_input
+from mae_bench.objectives._parts import start, to_input
 from mae_bench.objectives._targets import Components, NormalisedPixels, Pixels
 from mae_bench.objectives.mae import Config
 
@@ -50,7 +51,7 @@ class MaskedAutoencoder(nn.Module):
         spec = backbone.spec
         self.grid = (spec.image_size[0] // spec.patch_size, spec.image_size[1] // spec.patch_size)
         self.num_kept = num_kept(self.grid, config.mask_ratio)
-        initialise_vit(backbone)
+        start(backbone)
         self.target = _target(spec, config)
         self.decoder = Decoder(spec, self.grid, config, self.target.dim)
         self.mask_token: nn.Parameter | None = None
@@ -110,7 +111,7 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList([*blocks[:-1], LastBlock(blocks[-1])])
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
         self.head = nn.Linear(dim, target_dim)
-        initialise(self)
+        initialise_linear(self)
         if self.mask_token is not None:
             nn.init.normal_(self.mask_token, std=TOKEN_STD)
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from backbones.contract import Backbone, BackboneSpec
 from backbones.vit import TimmViT
-from mae_bench.objectives._parts import crop_and_flip, initialise_vit, to_input
+from mae_bench.objectives._parts import crop_and_flip, start, to_input
 from mae_bench.objectives.supervised import Config
 
 HEAD_STD = 0.01
@@ -26,7 +26,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.backbone, self.config = backbone, config
         if isinstance(backbone, TimmViT):
-            initialise_vit(backbone)
+            start(backbone)
         self.head = nn.Linear(backbone.spec.embed_dim, num_classes)
         nn.init.trunc_normal_(self.head.weight, std=HEAD_STD)
         nn.init.zeros_(self.head.bias)

@@ -1,16 +1,14 @@
-"""What the objectives are made of: the way from bytes to the backbone's input, random views, initialisation."""
+"""What the objectives are made of: the way from bytes to the backbone's input, random views, the start."""
 
 import torch
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from backbones.contract import BackboneSpec, normalise
+from backbones.initial import initialise_vit, put_sincos
 from backbones.vit import TimmViT
 from mae_bench.objectives._cropping import Crop
 from mae_bench.objectives._settings import PretrainConfig
-
-TOKEN_STD = 0.02
-"""Of class, register and mask tokens at the start (MAE and ViT)."""
 
 
 def to_input(images: Tensor, spec: BackboneSpec) -> Tensor:
@@ -24,25 +22,11 @@ def crop_and_flip(config: PretrainConfig, spec: BackboneSpec) -> v2.Transform:
     return v2.Compose([crop, v2.RandomHorizontalFlip(config.flip)]) if config.flip else crop
 
 
-def initialise(module: nn.Module) -> None:
-    """Linear layers as in MAE: Xavier-uniform weights, zero biases (arXiv 2111.06377, appendix A.1)."""
-    for part in module.modules():
-        if isinstance(part, nn.Linear):
-            nn.init.xavier_uniform_(part.weight)
-            if part.bias is not None:
-                nn.init.zeros_(part.bias)
-
-
-def initialise_vit(backbone: TimmViT) -> None:
-    """A ViT as in MAE: linear layers, the patch projection as one of them, small tokens, fixed sine-cosine positions."""
-    initialise(backbone)
-    projection = backbone.net.patch_embed.proj
-    nn.init.xavier_uniform_(projection.weight.view(projection.weight.shape[0], -1))
-    nn.init.zeros_(projection.bias)
-    for token in (backbone.net.cls_token, backbone.net.reg_token):
-        if token is not None:
-            nn.init.normal_(token, std=TOKEN_STD)
-    backbone.set_sincos_positions()
+def start(backbone: TimmViT) -> None:
+    """Draw the weights that a pretraining starts from, as `random:ARCH` has them, and keep the positions out of the training."""
+    initialise_vit(backbone.net, backbone.arch)
+    put_sincos(backbone.net, backbone.arch)
+    backbone.positions.requires_grad_(False)
 
 
 def synchronised(module: nn.Module) -> nn.Module:

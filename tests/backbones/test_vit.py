@@ -9,10 +9,10 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from backbones.contract import DenseOptions
-from backbones.positions import resample
+from backbones.initial import put_sincos
+from backbones.positions import resample, sincos_2d
 from backbones.vit import initial_weights
 from backbones.zoo import vit
-from mae_bench.core.seeding import derive
 
 
 def pictures(height=32, width=32, count=2):
@@ -77,14 +77,22 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_the_global_generator_al
     assert not torch.equal(first["blocks.0.attn.qkv.weight"], other["blocks.0.attn.qkv.weight"])
 
 
-def test_random_weights_are_timms_default_initialisation(tiny_arch):
+def test_random_weights_are_those_that_a_pretraining_starts_from(tiny_arch):
+    """Xavier-uniform linear layers and patch projection, zero biases, sine-cosine positions (MAE, appendix A.1)."""
     ours = initial_weights(tiny_arch, 6)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(derive("backbone", 6))
-        plain = VisionTransformer(32, 8, num_classes=0, embed_dim=24, depth=3, num_heads=2, mlp_ratio=40.5 / 24)
-    theirs = plain.state_dict()
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+    plain = VisionTransformer(32, 8, num_classes=0, embed_dim=24, depth=3, num_heads=2, mlp_ratio=40.5 / 24).state_dict()
+    assert {name: tensor.shape for name, tensor in ours.items()} == {name: tensor.shape for name, tensor in plain.items()}
+    for name in ("patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "blocks.2.mlp.fc2.weight"):
+        weight = ours[name].flatten(1)
+        bound = (6 / sum(weight.shape)) ** 0.5
+        assert 0.95 * bound < weight.abs().max() <= bound and weight.std() == pytest.approx(bound / 3**0.5, rel=0.1), name
+    assert not any(tensor.any() for name, tensor in ours.items() if name.endswith("bias"))
+    assert torch.equal(ours["pos_embed"], sincos_2d(24, (4, 4), num_prefix=1))
+
+
+def test_a_width_without_sine_cosine_positions_keeps_learned_ones(tiny_arch):
+    drawn = initial_weights(tiny_arch.override({"embed_dim": 26}), 6)["pos_embed"]
+    assert drawn.std() == pytest.approx(0.02, rel=0.3)
 
 
 def test_the_weights_drawn_do_not_depend_on_the_dense_options():
@@ -159,10 +167,10 @@ def test_drop_path_grows_linearly_over_the_blocks(make):
     assert not torch.allclose(still, moving)
 
 
-def test_sincos_positions_are_fixed(make):
+def test_sincos_positions_are_those_of_mae(make):
     backbone = make()
-    backbone.set_sincos_positions()
-    assert not backbone.positions.requires_grad and not backbone.net.pos_embed[:, 0].any()
+    put_sincos(backbone.net, backbone.arch)
+    assert not backbone.net.pos_embed[:, 0].any()
     assert backbone.net.pos_embed[0, 1 + 4, :].tolist() == pytest.approx(backbone.net.pos_embed[0, 5].tolist())
     # Row 1, column 0: x = 0, y = 1.
     quarter = 24 // 4
