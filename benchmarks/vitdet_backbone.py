@@ -63,8 +63,8 @@ def build(side: str, asked: argparse.Namespace) -> Any:
         return theirs.to(asked.device)
     arch = VitArch(embed_dim=width, depth=depth, num_heads=heads, patch_size=16, mlp_dim=4 * width, class_token=False)
     spec = vit.spec_of(arch)
-    side = (asked.size, asked.size)
-    options = dense_options(spec, side, window=WINDOW, global_layers=attending, rel_pos=asked.rel_pos, keep_prefix=False)
+    square = (asked.size, asked.size)
+    options = dense_options(spec, square, window=WINDOW, global_layers=attending, rel_pos=asked.rel_pos, keep_prefix=False)
     state = {**theirs.state_dict(), "norm.weight": torch.ones(width), "norm.bias": torch.zeros(width)}
     return LastMap(vit.assemble(arch, spec, state, options)).to(asked.device)
 
