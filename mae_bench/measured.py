@@ -162,7 +162,11 @@ def _model(request: Request, source: "Watched", ledger: "Ledger") -> Model:
 
 def _deviations(request: Request, task: ModuleType, ledger: "Ledger", of_cell: Sequence[str]) -> tuple[str, ...]:
     """What keeps the number from being that of the protocol's own words."""
-    unlike = {"resized on loading": ledger.resized, "not in the checkpoint and initialised anew": ledger.missing}
+    unlike = {
+        "resized on loading": ledger.resized,
+        "not in the checkpoint and initialised anew": ledger.missing,
+        "in the checkpoint, unknown and left out": ledger.unexpected,
+    }
     loading = [one_line(f"{text}: {', '.join(names)}") for text, names in unlike.items() if names]
     settings = [f"{key}={value}" for key, value in request.changes.items()]
     changed = [one_line(f"settings other than {request.recipe}: {', '.join(settings)}")] if settings else []

@@ -84,7 +84,8 @@ def test_c13_weights_loaded_in_part_are_asked_for_and_are_another_cell(tmp_path,
     with safe_open(path, "pt") as file:
         facts = file.metadata()
     lost = next(name for name in state if name.endswith("mlp.fc1.bias"))
-    save_file({name: tensor for name, tensor in state.items() if name != lost}, path, facts)
+    kept = {name: tensor for name, tensor in state.items() if name != lost}
+    save_file({**kept, "adapter.weight": state[lost].clone()}, path, facts)
     with pytest.raises(InputError, match="missing"):
         plan(tmp_path, images, models=(f"part={path}",))
     [one] = plan(tmp_path, images, models=(f"part={path}",), options=Options(allow_partial=True)).cells
@@ -94,6 +95,7 @@ def test_c13_weights_loaded_in_part_are_asked_for_and_are_another_cell(tmp_path,
     record = record_of(one)
     assert record is not None and record.model.ledger["missing"] == 1
     assert f"not in the checkpoint and initialised anew: {lost}" in record.deviations
+    assert "in the checkpoint, unknown and left out: adapter.weight" in record.deviations
     [same] = plan(tmp_path, images, options=Options(allow_partial=True)).cells
     assert same.request.key == plan(tmp_path, images).cells[0].request.key  # nothing is missing there
 
