@@ -65,7 +65,7 @@ def ours(layers: int, size: int) -> nn.Module:
 def build(kind: str, layers: int, size: int) -> Step:
     """A contender's step, which gives the loss and the norms of all gradients and of the tables'."""
     warnings.filterwarnings("ignore", message="torch.meshgrid", category=UserWarning)  # mmseg's
-    model = (mmsegs if kind == "mmseg" else ours)(layers, size).train()
+    model = (mmsegs if kind == "mmseg" else ours)(layers, size)
     if kind == "bias as a mask":
         from backbones import table_attention
 
@@ -90,11 +90,12 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=12, help="blocks of the network")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--size", type=int, default=512, help="side of the image in pixels")
+    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=CONTENDERS, help="the first is what others are held to")
     given = parser.parse_args()
-    results = take_turns(CONTENDERS, partial(build, layers=given.layers, size=given.size), given.rounds)
+    results = take_turns(given.only, partial(build, layers=given.layers, size=given.size), given.rounds)
     print(f"ViT-B, {given.layers} blocks, {given.size} pixels, batch 1, one thread, {given.rounds} rounds;")
     print("numbers are the loss, the norm of all gradients and of the tables'")
-    print_ratios(results, CONTENDERS[0])
+    print_ratios(results, given.only[0])
 
 
 if __name__ == "__main__":

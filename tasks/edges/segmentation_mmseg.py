@@ -37,4 +37,6 @@ def build_model(config: dict[str, Any]) -> Any:
     with warnings.catch_warnings():
         # The loss is averaged over ignored pixels too, as in mmseg's recipes; mmseg warns of this default of its own.
         warnings.filterwarnings("ignore", message="Default ``avg_non_ignore`` is False", category=UserWarning)
+        # The heads of mmsegmentation 1.2.2 call a function of its own that is deprecated.
+        warnings.filterwarnings("ignore", message="``build_loss`` would be deprecated", category=UserWarning)
         return MODELS.build({**config, "test_cfg": ConfigDict(config["test_cfg"])})

@@ -19,7 +19,7 @@ GAP = 6
 LEGEND_WIDTH = 220
 LINE = 18
 MOST_NAMES = 40
-"""Classes in the legend; more would make it longer than the picture is worth."""
+"""Classes that the legend makes room for; of more, those that fit beside the rows."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def draw(examples: list[Example], classes: tuple[str, ...], colours: np.ndarray)
         parts = (example.image, Image.fromarray(colours[example.true]), Image.fromarray(colours[example.predicted]))
         for column, part in enumerate(parts):
             page.paste(_fit(part, smooth=column == 0), (column * (CELL[0] + GAP) + GAP, top))
-    _legend(pen, font, names, colours)
+    _legend(pen, font, names, colours, height)
     return page
 
 
@@ -68,11 +68,11 @@ def _fit(image: Image.Image, *, smooth: bool) -> Image.Image:
     return image.resize(size, Image.Resampling.BILINEAR if smooth else Image.Resampling.NEAREST)
 
 
-def _legend(pen: ImageDraw.ImageDraw, font: Font, names: list[tuple[str, int]], colours: np.ndarray) -> None:
-    left = 3 * (CELL[0] + GAP) + GAP
-    for line, (name, number) in enumerate(names[:MOST_NAMES]):
+def _legend(pen: ImageDraw.ImageDraw, font: Font, names: list[tuple[str, int]], colours: np.ndarray, height: int) -> None:
+    left, most = 3 * (CELL[0] + GAP) + GAP, height // LINE - 2
+    for line, (name, number) in enumerate(names[:most]):
         top = LINE * (line + 1)
         pen.rectangle((left, top + 2, left + 14, top + 14), fill=tuple(colours[number].tolist()), outline="black")
         pen.text((left + 20, top), name[:28], fill="black", font=font)
-    if len(names) > MOST_NAMES:
-        pen.text((left + 20, LINE * (MOST_NAMES + 1)), f"and {len(names) - MOST_NAMES} more", fill="black", font=font)
+    if len(names) > most:
+        pen.text((left + 20, LINE * (most + 1)), f"and {len(names) - most} more", fill="black", font=font)

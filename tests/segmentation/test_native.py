@@ -163,6 +163,27 @@ def test_config_of_a_cell_reads_the_data_and_gives_the_rates(tmp_path, make_ade,
     assert [len(part) for part in read.tta_pipeline[1]["transforms"]] == [1, 2, 1, 1]
 
 
+@pytest.mark.parametrize(("warmup", "steps", "parts"), [(2, 6, 2), (0, 6, 1), (6, 4, 1), (4, 4, 1)])
+def test_schedule_of_a_cell_is_one_that_mmengine_takes(tmp_path, settings, warmup, steps, parts):
+    """As long as the warm-up, or shorter: its own schedulers are built of it, and give the suite's rates."""
+    from mmengine.registry import PARAM_SCHEDULERS
+
+    from tasks.edges.segmentation_run import WARMUP_START, MmengineSchedule
+
+    config = settings.override({"warmup_steps": warmup, "steps": steps})
+    segmentation.export_native(open_source(SOURCE), config, tmp_path / "cell.py")
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    given = File.fromfile(tmp_path / "cell.py").param_scheduler
+    schedulers = [PARAM_SCHEDULERS.build({**one, "optimizer": optimizer}) for one in reversed(given)]
+    assert len(schedulers) == parts
+    ours = MmengineSchedule(kind="poly", warmup_steps=warmup, warmup_start=WARMUP_START)
+    for step in range(steps):
+        assert ours.factor(step, steps) == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-9), step
+        optimizer.step()
+        for scheduler in reversed(schedulers):
+            scheduler.step()
+
+
 @pytest.mark.parametrize(
     ("name", "kind", "folders"),
     [
