@@ -17,6 +17,8 @@ from results.table import Table
 
 RESAMPLES = 10_000
 Z_95 = 1.959963984540054
+NO_TEST = "none: one seed, and no answer of each image nor a sampling error; measure several --seeds"
+"""Of detection and segmentation, whose AP and mIoU are no means over images, this is all that can be said of a single seed."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ def _by_seed(gaps: "np.ndarray") -> Numbers:
 def _by_error(gap: float, errors: Sequence[float | None]) -> Numbers:
     one, other = errors
     if one is None or other is None or not one + other:
-        return gap, None, None, None, None, "none: one seed, and the sampling error is not known"
+        return gap, None, None, None, None, NO_TEST
     error = math.hypot(one, other)
     return (
         gap,

@@ -181,7 +181,7 @@ def read_record(path: Path, warn: Callable[[str], None]) -> Record | None:
         The record, or None where there is none that can be read.
     """
     try:
-        data = json.loads(patiently(lambda: path.read_text(encoding="utf-8")), parse_constant=_refuse)
+        data = json.loads(patiently(path.read_bytes).decode(), parse_constant=_refuse)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, RecursionError) as error:

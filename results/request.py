@@ -15,6 +15,8 @@ from mae_bench.core.files import write_text
 FILE = "config.yaml"
 MOST_SHOWN = 40
 """Characters of changed settings in a title."""
+LONGEST_KEY = 100
+"""Bytes in which the line of a key ends."""
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """Builds plain values only; the C one is ten times faster where PyYAML has it."""
 
@@ -119,8 +121,8 @@ def cell_key(
 def read_key(folder: Path) -> str | None:
     """The key of a cell's request without reading all of it, which takes a hundred times as long."""
     try:
-        with (folder / FILE).open(encoding="utf-8") as file:
-            word, _, value = file.readline().partition(":")
+        with (folder / FILE).open("rb", buffering=0) as file:
+            word, _, value = file.read(LONGEST_KEY).partition(b"\n")[0].decode().partition(":")
     except (OSError, UnicodeDecodeError):
         return None
     return value.strip().strip("'\"") if word == "key" else None

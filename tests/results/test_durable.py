@@ -110,7 +110,7 @@ def test_t05_a_server_that_comes_back_costs_no_record(tmp_path, failing, number)
     record = make_record()
     failing("replace", number, 2)
     write_record(tmp_path, record)
-    failing("read_text", number, 2)
+    failing("read_bytes", number, 2)
     assert read_record(tmp_path / FILE, pytest.fail) == record
     assert not list(tmp_path.glob("*.tmp"))
 
@@ -121,7 +121,7 @@ def test_t05_a_server_that_stays_away_is_one_line(tmp_path, failing):
         write_record(tmp_path, make_record())
     assert "\n" not in str(raised.value) and not list(tmp_path.iterdir())
     lines = []
-    failing("read_text", errno.ESTALE, 10**9)
+    failing("read_bytes", errno.ESTALE, 10**9)
     assert read_record(tmp_path / FILE, lines.append) is None and len(lines) == 1
 
 
