@@ -16,6 +16,7 @@ from mae_bench.cli_ckpt import ckpt_app
 from mae_bench.cli_pretrain import ablate, pretrain, visualize
 from mae_bench.cli_results import compare, reference, report, table
 from mae_bench.cli_tools import HELP, data_app, doctor, setup_app, show_app
+from mae_bench.cli_usage import usage_line
 from mae_bench.cli_words import (
     ADVANCED,
     KINDS,
@@ -166,10 +167,10 @@ def retry(
     debug: Debug = False,
 ) -> int:
     """Run what was asked for and is not done: failed, stopped or never started."""
+    from mae_bench.early import refuse_retry
     from mae_bench.options import make_options
-    from results.store import check_out
 
-    check_out(out)
+    refuse_retry(out)
     from mae_bench.runner import retry as run_again
 
     options = make_options(
@@ -226,16 +227,8 @@ def main(words: list[str] | None = None) -> int:
     except TyperException as error:
         said = error.format_message() if hasattr(error, "format_message") else "stopped"
         if said:  # without any words the help has been shown already
-            _say(f"{' '.join(said.split()).rstrip('.')}; see mae-bench {_command(given)}--help")
+            _say(usage_line(error, said, given))
         return int(getattr(error, "exit_code", ConfigError.exit_code))
-
-
-def _command(words: list[str]) -> str:
-    """The words that name the command given, to be followed by `--help`."""
-    known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
-    groups = {group.name for group in app.registered_groups}
-    first = words[0] if words else ""
-    return f"{first} " if first in known | groups else ""
 
 
 def _say(line: str) -> None:

@@ -57,12 +57,13 @@ def compare(
 ) -> None:
     """Is one model better than another? Paired tests on the same cells, corrected for their number."""
     from mae_bench.core.errors import ConfigError
+    from mae_bench.core.plural import counted
     from results.compare import compare as compare_models
     from results.compare_formats import render
     from results.table import build_table
 
     if len(model) != 2:
-        raise ConfigError(f"{len(model)} models given; write -m A -m B with the names that tables show")
+        raise ConfigError(f"{counted(len(model), 'model')} given; write -m A -m B with the names that tables show")
     first, second = model
     found = compare_models(build_table(outs, warn, everything=everything), first, second)
     text = render(found, first, second, form, Console())

@@ -1,5 +1,6 @@
 """Commands about data, recipes and the installation."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -36,7 +37,7 @@ def data_demo(
     with progress.live():
         places = write_demo(folder, scale=scale, progress=progress)
     for name, place in places.items():
-        typer.echo(f"-d {name}={place}")
+        typer.echo(f"-d {shlex.quote(f'{name}={place}')}")
 
 
 @data_app.command("check")

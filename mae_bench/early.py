@@ -11,7 +11,7 @@ from backbones.forms import unknown_architecture, unknown_source
 from backbones.released import releases
 from mae_bench.core import find
 from mae_bench.core.config import nearest
-from mae_bench.core.errors import ConfigError
+from mae_bench.core.errors import ConfigError, InputError
 from mae_bench.listing import ABLATIONS, OBJECTIVES, architectures
 
 if TYPE_CHECKING:
@@ -86,6 +86,22 @@ def refuse_architecture(name: str) -> None:
     known = architectures()
     if known is not None and name not in known:
         raise unknown_architecture(f"--arch {name}", name, known)
+
+
+def refuse_retry(out: Path) -> None:
+    """Refuse to run again what is in a folder without cells; nothing is to be written there.
+
+    Raises:
+        InputError: no folder, or no cells in it.
+    """
+    from mae_bench.pretrain_state import command, find_pretrainings
+    from results.store import stored_cells
+
+    if stored_cells(out, lambda line: None):
+        return
+    open_ones = [one for one in find_pretrainings(out) if one.state not in ("finished", "running")]
+    words = f"; a pretraining there goes on by: {command(open_ones[0])}" if open_ones and command(open_ones[0]) else ""
+    raise InputError(f"{out} holds no cells of a run{words or '; give the folder that was the -o of one'}")
 
 
 def refuse_scale(name: str) -> None:

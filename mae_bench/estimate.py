@@ -83,6 +83,8 @@ class Estimator:
 
 def passes(config: dict[str, Any], train: int, val: int) -> float:
     """Forward passes of one image that a cell's settings mean; an image the backbone is trained on counts for three."""
+    if config.get("cached"):  # each image is seen once, whatever the number of epochs
+        return float(train + val)
     steps, epochs, batch = config.get("steps"), config.get("epochs"), config.get("batch_size")
     trains = "drop_path" in config  # only what trains the backbone regularises it
     if isinstance(steps, int) and isinstance(batch, int):

@@ -76,7 +76,8 @@ def read_words(asked: Asked) -> "tuple[dict[str, str], Grid | None]":
     if not files:
         missing = [flag for flag, given in flags.items() if not given and flag != "--seeds"]
         if missing:
-            what = f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
+            first, last = ", ".join(missing[:-1]), missing[-1]
+            what = f"{first} and {last} are missing" if first else f"{last} is missing"
             raise ConfigError(f"{what}; give -m, -t and -d, or a grid file: mae-bench run -h")
         return overrides, None
     given = [flag for flag, value in flags.items() if value]

@@ -20,6 +20,7 @@ LAYERS = {
     "mae_bench.cli_pretrain": 4,
     "mae_bench.cli_results": 4,
     "mae_bench.cli_tools": 4,
+    "mae_bench.cli_usage": 4,
     "mae_bench.cli_words": 4,
     "backbones": 1,
     "backbones.adapters": 2,

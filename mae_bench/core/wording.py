@@ -45,7 +45,7 @@ FILES = (".yaml", ".yml", ".pth", ".pt", ".npz", ".pkl", ".safetensors", ".bin")
 def nearest(name: str, known: Sequence[str]) -> str:
     """The hint that ends a message about an unknown name: the nearest known ones, or all of them."""
     close = get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(sorted(known))}"
+    return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(sorted(known)) or 'none'}"
 
 
 def explain(kind: type[BaseModel], data: Mapping[str, Any], fault: Mapping[str, Any], where: str) -> str:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -199,15 +200,15 @@ def test_version(call):
 
 
 def test_data_demo_and_check(call, tmp_path):
-    code, text, _ = call("data", "demo", tmp_path / "data", "--scale", "tiny")
+    code, text, _ = call("data", "demo", tmp_path / "my data", "--scale", "tiny")
     assert code == 0
     for line in text.splitlines():
         if line.startswith("-d "):
-            code, said, _ = call("data", "check", line.removeprefix("-d "))
+            code, said, _ = call("data", "check", shlex.split(line)[1])
             assert code == 0 and "0 bad; fingerprint " in said
-    bad = next((tmp_path / "data" / "folder" / "train").rglob("*.png"))
+    bad = next((tmp_path / "my data" / "folder" / "train").rglob("*.png"))
     bad.write_bytes(b"no picture")
-    code, said, _ = call("data", "check", f"folder={tmp_path / 'data' / 'folder'}")
+    code, said, _ = call("data", "check", f"folder={tmp_path / 'my data' / 'folder'}")
     assert code == 3 and str(bad) in said and "1 bad" in said
 
 
