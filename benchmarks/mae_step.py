@@ -91,14 +91,14 @@ class Lightly(torch.nn.Module):
 
     def __init__(self, size: str) -> None:
         super().__init__()
-        from lightly.models.modules import MaskedVisionTransformerDecoderTIMM, MaskedVisionTransformerTIMM
+        from lightly.models.modules import MAEDecoderTIMM, MaskedVisionTransformerTIMM
         from timm.models.vision_transformer import VisionTransformer
 
         width, heads, depth, decoder_dim, decoder_depth = SIZES[size]
         vit = VisionTransformer(embed_dim=width, depth=depth, num_heads=heads, num_classes=0)
         self.backbone = MaskedVisionTransformerTIMM(vit=vit)
         self.length = self.backbone.sequence_length
-        self.decoder = MaskedVisionTransformerDecoderTIMM(
+        self.decoder = MAEDecoderTIMM(
             num_patches=vit.patch_embed.num_patches,
             patch_size=16,
             embed_dim=width,
