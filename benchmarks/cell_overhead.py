@@ -3,8 +3,8 @@
     python benchmarks/cell_overhead.py [--cells 6] [--jobs 1]
 
 Runs `mae-bench run` on the embedded data: one small random network, kNN, as many seeds as cells. What is printed is the wall time
-of the whole command less what the cells say they worked (`cost.seconds` of their records), divided by the number of cells, and the
-time of the same command again, when all is done. Nothing fails here: the numbers are read.
+of the whole command less what the cells say they worked (`cost.seconds` of their records), divided by the number of cells, and
+the time of the same command again, when all is done. Nothing fails here: the numbers are read.
 """
 
 import argparse

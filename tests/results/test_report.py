@@ -12,10 +12,10 @@ from html.parser import HTMLParser
 import pytest
 
 from mae_bench.core.errors import EnvironmentFault
-from results.figures import thinned
+from results.figures import probe_plots, thinned
 from results.more_figures import cost_plots, published_plots
 from results.report import render, write_report
-from results.store import Order, StoredCell
+from results.store import Order, StoredCell, pretrainings
 from results.table import arrange, build_table
 from tests.results.sample import make_record, store, store_failed
 
@@ -205,3 +205,17 @@ def test_scores_stand_beside_their_time_and_their_published_curve(tmp_path):
     assert traces["linear probe, published"]["x"][:2] == [10.0, 20.0]
     [plot] = cost_plots(table)
     assert [trace["y"] for trace in plot.figure["data"]] == [[69.0], [73.0]]
+
+
+def test_what_was_measured_during_a_pretraining_has_a_curve(tmp_path):
+    folder = tmp_path / "pretrain" / "mae"
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"")
+    lines = [{"step": step, "loss": 1.0, "log/knn_top1": 10.0 + step, "log/linear_top1": 20.0 + step} for step in (9, 19)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [{"step": 0, "loss": 2.0}, *lines]))
+    (plot,) = probe_plots(pretrainings(tmp_path))
+    curves = {trace["name"]: (trace["x"], trace["y"]) for trace in plot.figure["data"]}
+    assert curves == {"kNN": ([10, 20], [19.0, 29.0]), "linear probe": ([10, 20], [29.0, 39.0])}
+    assert "Measured during pretrainings" in write_report([tmp_path], tmp_path / "r.html", pytest.fail).read_text()
+    (folder / "metrics.jsonl").write_text('{"step": 0, "loss": 2.0}\n')
+    assert probe_plots(pretrainings(tmp_path)) == []
