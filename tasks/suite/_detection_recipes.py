@@ -130,7 +130,7 @@ def _demo() -> Config:
         rois=32,
         box_convs=(),
         box_fcs=(128, 128),
-        mask_convs=(64, 64, 64),
+        mask_convs=(32, 32),
         detections=50,
     )
     return Config(
@@ -144,7 +144,7 @@ def _demo() -> Config:
         optim=OptimConfig(name="adamw", lr=1e-3, weight_decay=0.05, layer_decay=0.8),
         schedule=ScheduleConfig(kind="cosine", warmup_steps=20),
         batch_size=4,
-        steps=300,
+        steps=450,
         eval_batch_size=10,
     )
 

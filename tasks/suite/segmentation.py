@@ -98,11 +98,11 @@ RECIPES: dict[str, Config] = {
         aux_channels=32,
         class_balance=0.7,  # without it so short a training predicts background everywhere
         drop_path=0.0,
-        lr=1e-3,
+        lr=2e-3,
         layer_decay=0.9,
         warmup_steps=10,
         batch_size=8,
-        steps=500,
+        steps=800,
     ),
 }
 
