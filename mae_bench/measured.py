@@ -157,6 +157,7 @@ def _model(request: Request, source: "Watched", ledger: "Ledger") -> Model:
         arch=source.spec.name,
         method=source.spec.method,
         pretrain_data=source.spec.pretrain_data,
+        notes=tuple(one_line(note) for note in ledger.notes),
     )
 
 

@@ -55,6 +55,8 @@ class Model(Config):
     arch: str = "unknown"
     method: str = "unknown"
     pretrain_data: str = "unknown"
+    notes: tuple[str, ...] = ()
+    """What was assumed or done on loading: `12 heads are assumed: ...`, settings that the user said, a partial load."""
 
 
 class Protocol(Config):

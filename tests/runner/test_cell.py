@@ -96,6 +96,7 @@ def test_c13_weights_loaded_in_part_are_asked_for_and_are_another_cell(tmp_path,
     assert record is not None and record.model.ledger["missing"] == 1
     assert f"not in the checkpoint and initialised anew: {lost}" in record.deviations
     assert "in the checkpoint, unknown and left out: adapter.weight" in record.deviations
+    assert sum("partial load" in note for note in record.model.notes) == 2
     [same] = plan(tmp_path, images, options=Options(allow_partial=True)).cells
     assert same.request.key == plan(tmp_path, images).cells[0].request.key  # nothing is missing there
 
