@@ -59,7 +59,7 @@ def test_C18_a_file_that_was_changed_is_hashed_again(large, change):
 def test_a_file_that_was_just_written_is_not_remembered(large, monkeypatch):
     monkeypatch.setattr(hashes, "SETTLED_NS", 60 * 10**9)
     path, counted = large
-    hashed(path), hashed(path)
+    assert hashed(path) == hashed(path)
     assert len(counted) == 2
 
 
