@@ -114,10 +114,8 @@ def _refuse_reduced(maps: Path, listed: ClassList, found: set[int], *, every: bo
 
 
 def _refuse_unclear(maps: Path, seen: str) -> NoReturn:
-    where = f'{LIST} ({{"classes": [...], "first_label": 0}})'
-    raise InputError(
-        f"{maps}: labels look counted from 0 ({seen}); say in {where} which the first is, 1 where 0 means not labelled"
-    )
+    entry = '{"classes": [...], "first_label": 0}, or 1 where 0 means not labelled'
+    raise InputError(f"{maps}: labels look counted from 0 ({seen}); write the number of the first class into {LIST}: {entry}")
 
 
 def _counted_classes(inside: Path) -> tuple[str, ...]:
