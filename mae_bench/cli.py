@@ -1,6 +1,8 @@
 """The command line, nothing else: words to calls, errors to one line and an exit code."""
 
+import errno
 import io
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -34,7 +36,7 @@ from mae_bench.cli_words import (
     Threads,
     Workers,
 )
-from mae_bench.core.errors import ConfigError, MaeBenchError
+from mae_bench.core.errors import ConfigError, EnvironmentFault, MaeBenchError
 from mae_bench.job import stop_at_once
 
 MaxSkipped = Annotated[
@@ -188,9 +190,7 @@ def retry(
 
 
 @app.command("ls")
-def list_names(
-    what: Annotated[str, typer.Argument(metavar=KINDS, help="Kind of thing.")],
-) -> None:
+def list_names(what: Annotated[str, typer.Argument(metavar=KINDS, help="Kind of thing.")]) -> None:
     """The names there are."""
     from mae_bench.listing import listing
 
@@ -201,9 +201,7 @@ def list_names(
 
 
 @app.callback(invoke_without_command=True)
-def version_of(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-) -> None:
+def version_of(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     """Transfer tables for Vision Transformer checkpoints, as the MAE paper prints them."""
     if version:
         typer.echo(__version__)
@@ -218,12 +216,21 @@ def main(words: list[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # a terminal without some character shows the rest
     try:
         with stop_at_once():  # also while a command is being checked; jobs that run are stopped with more care
-            return int(app(args=given, prog_name="mae-bench", standalone_mode=False) or 0)
+            code = int(app(args=given, prog_name="mae-bench", standalone_mode=False) or 0)
+            sys.stdout.flush()
+            return code
     except MaeBenchError as error:
         if "--debug" in given:
             traceback.print_exc()
         _say(str(error))
         return error.exit_code
+    except OSError as error:
+        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EPIPE):
+            raise  # of a file, not of what this command prints
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is not tried again at the end
+        if error.errno == errno.ENOSPC:
+            _say("cannot write what this command prints: no space is left; free some, or send it elsewhere")
+        return EnvironmentFault.exit_code
     except TyperException as error:
         said = error.format_message() if hasattr(error, "format_message") else "stopped"
         if said:  # without any words the help has been shown already

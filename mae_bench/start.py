@@ -58,7 +58,7 @@ def _tell_what_is_not_exported(plan: "Plan", options: "Options", console: "Conso
     """Name the tasks of which `--export-native` leaves nothing, beside those of which it does."""
     without = dict.fromkeys(cell.request.task for cell in plan.cells if not cell.request.export_native)
     if options.export_native and without:
-        line = f"--export-native: {', '.join(without)} run in no other framework and get no native config; the others get theirs"
+        line = f"--export-native: no native config of {', '.join(without)}, which no other framework runs; the others get theirs"
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 

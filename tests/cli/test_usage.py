@@ -1,8 +1,12 @@
 """Words that cannot be parsed: the nearest one there is, and where to read on."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
-from tests.cli.test_cli import call
+from tests.cli.test_cli import ROOT, call
 from tests.cli.test_status_pretraining import write
 
 __all__ = ["call"]
@@ -34,3 +38,11 @@ def test_retry_writes_nothing_where_there_are_no_cells(call, tmp_path):
     write(tmp_path / "mae", losses=3, status="stopped")
     code, _, error = call("retry", tmp_path)
     assert code == 3 and "a pretraining there goes on by: mae-bench pretrain mae --arch vit_demo_patch8" in error
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_under_the_output_is_one_line():
+    words = [sys.executable, "-m", "mae_bench.cli", "ls", "recipes"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False, cwd=ROOT)
+    assert done.returncode == 4 and "no space is left" in done.stderr and len(done.stderr.splitlines()) == 1
