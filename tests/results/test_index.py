@@ -38,7 +38,7 @@ def test_t04_parquet_holds_what_csv_does_with_its_types(tmp_path):
     found, lines = pd.read_parquet(tmp_path / PARQUET), pd.read_csv(tmp_path / FILE)
     assert list(found.columns) == list(lines.columns) and len(found) == len(lines) == 3
     assert found["model"].tolist() == ["=a", "=a", "b"]  # a formula is nothing to a file that no spreadsheet opens
-    assert found.groupby("model")["value"].mean().to_dict() == {"=a": 62.75, "b": 50.0}
+    assert found["value"].tolist() == [50.5, 75.0, 50.0]
     assert found["seed"].dtype == "int64" and found["seconds"].dtype == "float64"
     (tmp_path / PARQUET).unlink()
     assert len(build_table([tmp_path], pytest.fail).records) == 2
