@@ -159,7 +159,7 @@ def test_passes_of_settings():
 def test_limits_are_refused_before_anything_runs(write):
     found = previews(plan(write(seeds=[0, 1])), "", Estimator([], "cpu", lambda source, size: 1e-6))
     check_limits(found, Limits(cells=2))
-    with pytest.raises(ConfigError, match=r"2 cells are to run, and limits\.cells is 1"):
+    with pytest.raises(ConfigError, match=r"2 cells to run, and limits\.cells is 1"):
         check_limits(found, Limits(cells=1))
     with pytest.raises(ConfigError, match=r"limits\.hours is 0\.5"):
         check_limits(found, Limits(hours=0.5))
