@@ -1,5 +1,6 @@
 """Contenders in processes of their own that take turns on one thread; CPU time, which a neighbour on the machine cannot steal."""
 
+import ctypes
 import multiprocessing
 import statistics
 import time
@@ -74,6 +75,7 @@ def print_ratios(results: dict[str, Result], first: str) -> None:
 def _work(build: Callable[[str], Step], name: str, pipe: Connection) -> None:
     torch.set_num_threads(1)
     step = build(name)
+    ctypes.CDLL(None).malloc_trim(0)  # what building left over would hide as much of the peak
     Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark to what is used now
     before = _memory("VmRSS")
     pipe.send("ready")
