@@ -5,7 +5,7 @@
 Ours also hashes the file (in a thread of its own), looks for numbers that are not finite, checks names and shapes, and sees that
 the file did not change. One thread of torch; the ways take turns; medians of CPU time and wall time, and of the ratios of each
 round to the bare way. `new` is a file that was never hashed: without the hash its thread may go on after the build, the others
-wait for it. `known` is one whose hash was kept (`backbones/hashes.py`), as in every cell of a run. Nothing fails here: the numbers
+wait for it. `known` is one whose hash was kept (`backbones/hashes.py`), as in every cell of a run. Nothing fails here: numbers
 are read. The goal is a wall time within 1.3 of the bare way.
 """
 

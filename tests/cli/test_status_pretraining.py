@@ -1,7 +1,6 @@
 """`status` of a pretraining: how far it is, whether it goes on, and by which command; and what a new start says of an old one."""
 
 import json
-import re
 import shlex
 
 import pytest
@@ -63,9 +62,11 @@ def test_what_is_to_go_is_told_by_the_speed_so_far(tmp_path, monkeypatch, call):
 def test_one_that_was_ended_tells_where_it_goes_on_and_how(call, tmp_path, status):
     folder = write(tmp_path / "mae", saved=200, losses=250, status=status, epochs="60")
     text = call("status", tmp_path)[1]
+    state = read_state(folder)
+    assert state is not None
     assert ("interrupted" if status == "running" else "stopped") + ": step 250" in text
-    assert f"goes on from step 200, by the same command: {command(read_state(folder))}" in text
-    words = shlex.split(re.search(r"mae-bench pretrain .*", text)[0])
+    assert f"goes on from step 200, by the same command: {command(state)}" in text
+    words = shlex.split(text[text.index("mae-bench pretrain ") :].splitlines()[0])
     assert words[words.index("-d") + 1] == "folder=/data/my pets" and words[-1] == "epochs=60"
     assert words[words.index("--recipe") + 1] == "demo" and words[words.index("--seed") + 1] == "3"
 
