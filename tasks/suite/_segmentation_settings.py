@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from mae_bench.core.config import Config as BaseConfig
+from tasks.common.weights import WeightsConfig
 
 Neck = Literal["deconvolution", "resize", "none"]
 UPERNET_ONLY = ("neck", "channels", "pool_scales", "dropout", "aux_channels", "aux_input", "aux_weight")
@@ -13,11 +13,13 @@ FROZEN = {"drop_path": 0.0, "layer_decay": 1.0, "relative_table": False, "layer_
 """What these settings have to be for a frozen backbone, on which others would do nothing or stay untrained."""
 
 
-class Config(BaseConfig):
+class Config(WeightsConfig):
     """Settings of the network, its data, its training and its test; the defaults are mmseg's for MAE ViT-B.
 
     "mmseg MAE config" is mmsegmentation's configs/mae/mae-base_upernet_8xb2-amp-160k_ade20k-512x512.py, which inherits from
     configs/_base_/models/upernet_mae.py, configs/_base_/datasets/ade20k.py and configs/_base_/schedules/schedule_160k.py.
+
+    `weights` is a file with a whole segmentor, as mmsegmentation saves it, that the network begins as; its shapes are to fit.
     """
 
     head: Literal["upernet", "linear"] = "upernet"
@@ -82,8 +84,6 @@ class Config(BaseConfig):
     """Images of one step over all processes (mmseg MAE config: 8 processes of 2); batch norm needs 2."""
     steps: int = Field(default=160_000, ge=0)
     """Optimizer steps (mmseg `schedule_160k.py`); 0 measures `weights` as they are."""
-    weights: str | None = Field(default=None, min_length=1)
-    """File with a whole segmentor, as mmsegmentation saves it, that the network begins as; its shapes are to fit."""
     test_mode: Literal["slide", "whole"] = "slide"
     """Sliding windows averaged where they overlap, or the whole image at once (mmseg MAE config: slide)."""
     test_stride: int | None = Field(default=None, ge=1)

@@ -120,7 +120,7 @@ ABOUT = {
     "linear-ms": "the same on the last four blocks, 640 pixels, five scales (dinov2 ade20k_ms_config.py)",
     "frozen": "UPerNet on a frozen backbone: what its features hold as they are (own choice)",
     "fast": "a tenth of the steps of paper with smaller heads: tells checkpoints apart early (own choice)",
-    "demo": "500 steps at 48 pixels: about a minute on a CPU, for the embedded scenes (own choice)",
+    "demo": f"{RECIPES['demo'].steps} steps at 48 pixels: minutes on a CPU, for the embedded scenes (own choice)",
 }
 """What tells the recipes apart, and where each comes from."""
 
@@ -165,9 +165,9 @@ def deviations(recipe: str, config: Config, source: "Source", run: "Run") -> tup
             f"trained in {run.precision}; the published run was {'in fp16' if recipe in HALF else 'most likely in fp32'}"
         )
     if config.weights is not None:
-        from backbones.reading import read_whole
+        from tasks.common.weights import begun_with
 
-        found.append(f"the segmentor began as {config.weights}, sha256 {read_whole(Path(config.weights)).sha256}")
+        found.append(f"the segmentor began as {config.weights}, sha256 {begun_with(config.weights)}")
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if processes > 1 and run.device == "cpu":
         found.append(f"batch norms of {processes} processes are not synchronised on a CPU")
