@@ -31,6 +31,16 @@ class WeightsConfig(core.Config):
         return core.Config.digest(self.model_copy(update={"weights": f"sha256:{content_of(self.weights)}"}))
 
 
+def begun_with(path: str) -> str:
+    """SHA-256 of a file as it was when settings that name it were digested last, whatever has become of it since.
+
+    Raises:
+        InputError: nobody has digested such settings, and there is no such file.
+    """
+    told = [sha256 for facts, sha256 in _HASHED.items() if facts[0] == path]
+    return told[-1] if told else content_of(path)
+
+
 def content_of(path: str) -> str:
     """SHA-256 of a file; one that has not changed is hashed once in a process.
 

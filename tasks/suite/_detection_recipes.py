@@ -170,27 +170,6 @@ RECIPES = {
 }
 
 ABOUT = {
-    "paper": "COCO, ViT-B: Mask R-CNN on ViTDet, 1024 pixels, 100 epochs (Detectron2 mask_rcnn_vitdet_b_100ep.py)",
-    "paper-large": "COCO, ViT-L: the same with layer decay 0.8, drop path 0.4 (mask_rcnn_vitdet_l_100ep.py)",
-    "paper-huge": "COCO, ViT-H: the same with layer decay 0.9, drop path 0.5, 75 epochs (mask_rcnn_vitdet_h_75ep.py)",
-    "paper-cascade": "COCO, ViT-B: paper with Cascade Mask R-CNN (cascade_mask_rcnn_vitdet_b_100ep.py)",
-    "paper-cascade-large": "COCO, ViT-L: paper-large with Cascade Mask R-CNN (cascade_mask_rcnn_vitdet_l_100ep.py)",
-    "paper-cascade-huge": "COCO, ViT-H: paper-huge with Cascade Mask R-CNN (cascade_mask_rcnn_vitdet_h_75ep.py)",
-    "paper-lvis": "LVIS, ViT-B: federated loss, rare classes repeated, 100 epochs (LVIS/mask_rcnn_vitdet_b_100ep.py)",
-    "paper-lvis-large": "LVIS, ViT-L: the same with layer decay 0.8, drop path 0.4 (LVIS/mask_rcnn_vitdet_l_100ep.py)",
-    "paper-lvis-huge": "LVIS, ViT-H: the same with layer decay 0.9, half the rate (LVIS/mask_rcnn_vitdet_h_100ep.py)",
-    "paper-lvis-cascade": "LVIS, ViT-B: paper-lvis with Cascade (LVIS/cascade_mask_rcnn_vitdet_b_100ep.py)",
-    "paper-lvis-cascade-large": "LVIS, ViT-L: paper-lvis-large with Cascade (LVIS/cascade_mask_rcnn_vitdet_l_100ep.py)",
-    "paper-lvis-cascade-huge": "LVIS, ViT-H: paper-lvis-huge with Cascade (LVIS/cascade_mask_rcnn_vitdet_h_100ep.py)",
-    "paper-mae": "COCO, ViT-B: the MAE paper's own Table 4, Mask R-CNN on FPN, 100 epochs (arXiv 2111.11429, as far as stated)",
-    "paper-mae-large": "COCO, ViT-L: the same with drop path 0.3 (arXiv 2111.11429)",
-    "frozen": "12 epochs of paper with a frozen backbone: what its features hold as they are (own choice)",
-    "fast": "12 epochs at 512 pixels, any batch size, one GPU: tells checkpoints apart early (own choice)",
-    "demo": "300 steps at 96 pixels with narrow heads: minutes on a CPU, for the embedded scenes (own choice)",
-}
-"""What tells the recipes apart, and where each comes from."""
-
-ABOUT = {
     "paper": "ViTDet ViT-B on COCO: Mask R-CNN, 100 epochs (Detectron2 mask_rcnn_vitdet_b_100ep.py)",
     "paper-large": "the same for ViT-L (mask_rcnn_vitdet_l_100ep.py)",
     "paper-huge": "the same for ViT-H, 75 epochs (mask_rcnn_vitdet_h_75ep.py)",
@@ -207,7 +186,7 @@ ABOUT = {
     "paper-mae-large": "the same for ViT-L",
     "frozen": "pyramid and heads alone on a frozen backbone, 12 epochs: what its features hold as they are (own choice)",
     "fast": "paper at 512 pixels for 12 epochs, for any batch: tells checkpoints apart early (own choice)",
-    "demo": "300 steps at 96 pixels: a few minutes on a CPU, for the embedded scenes (own choice)",
+    "demo": f"{RECIPES['demo'].steps} steps at 96 pixels: a few minutes on a CPU, for the embedded scenes (own choice)",
 }
 """What tells the recipes apart, and where each comes from."""
 

@@ -67,7 +67,7 @@ def deviations(recipe: str, config: Config, source: "Source", run: "Run") -> tup
     from mae_bench.core import processes
     from mae_bench.core.samples import FILE, read_lines
     from tasks.common.deviations import other_size
-    from tasks.common.weights import content_of
+    from tasks.common.weights import begun_with
 
     found: list[str] = []
     if recipe.startswith("paper"):
@@ -83,7 +83,7 @@ def deviations(recipe: str, config: Config, source: "Source", run: "Run") -> tup
         told = " and ".join(f"{count} of {which}" for which, count in left_out.items())
         found.append(f"annotations left out: {told}, named in {FILE}")
     if config.weights is not None:
-        found.append(f"the detector began as {config.weights}, sha256 {content_of(config.weights)}")
+        found.append(f"the detector began as {config.weights}, sha256 {begun_with(config.weights)}")
     return tuple(found)
 
 

@@ -44,6 +44,12 @@ def test_a_record_says_which_detector_it_began_from(source, tmp_path):
     config = detection.RECIPES["demo"].override({"weights": str(path)})
     (line,) = detection.deviations("demo", config, source, Run(tmp_path))
     assert line.endswith("sha256 7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed")
+    # Hours later the file may be another one, or gone: what the cell began with is told still.
+    config.digest()
+    path.write_bytes(b"three")
+    assert detection.deviations("demo", config, source, Run(tmp_path)) == (line,)
+    path.unlink()
+    assert detection.deviations("demo", config, source, Run(tmp_path)) == (line,)
 
 
 @pytest.mark.parametrize(
