@@ -37,10 +37,14 @@ def health(features: Tensor) -> dict[str, Tensor]:
     Returns:
         `log/feature_std`: deviation over the batch of the normalised features, times the root of C; 0 when all images have the
         same direction, about 1 when directions are spread evenly. `log/effective_rank`: exponential of the entropy of the
-        singular values (RankMe, arXiv 2210.02885, equation 1), from 1 to the smaller of B and C.
+        singular values (RankMe, arXiv 2210.02885, equation 1), from 1 to the smaller of B and C. Both NaN where a feature is
+        not finite.
     """
-    points = nn.functional.normalize(features.detach().float(), dim=1)
+    features = features.detach().float()
+    if not features.isfinite().all():  # of which there are no singular values; the loss tells that the training has diverged
+        return dict.fromkeys(("log/feature_std", "log/effective_rank"), features.new_tensor(math.nan))
+    points = nn.functional.normalize(features, dim=1)
     spread = points.std(dim=0, correction=0).mean() * points.shape[1] ** 0.5
-    shares = torch.linalg.svdvals(features.detach().float())
+    shares = torch.linalg.svdvals(features)
     shares = shares / shares.sum().clamp_min(TINY) + TINY
     return {"log/feature_std": spread, "log/effective_rank": (-(shares * shares.log()).sum()).exp()}

@@ -161,6 +161,8 @@ def test_signs_of_collapse():
     assert same["log/feature_std"].item() == pytest.approx(0, abs=1e-5)
     assert same["log/effective_rank"].item() == pytest.approx(1, abs=0.01)
     assert math.isfinite(health(torch.zeros(4, 16))["log/effective_rank"].item())
+    # Of a training that has diverged; its loss is what ends it.
+    assert all(math.isnan(value.item()) for value in health(torch.tensor([[1.0, math.nan], [0.0, 1.0]])).values())
 
 
 @pytest.mark.parametrize("name", ["byol", "mocov3", "dino"])
