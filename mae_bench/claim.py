@@ -74,11 +74,12 @@ class Claim:
         return self
 
     def release(self) -> None:
-        """Let go; a claim that somebody has taken over is theirs."""
+        """Let go; a claim that somebody has taken over is theirs, and one that cannot be removed goes stale."""
         self._ended.set()
         self._thread.join()
-        if self._is_there():
-            self._path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what was done in the folder is done
+            if patiently(self._is_there):
+                patiently(lambda: self._path.unlink(missing_ok=True))
 
     def _keep(self) -> None:
         while not self._ended.wait(BEAT_SECONDS):

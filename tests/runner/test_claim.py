@@ -134,6 +134,20 @@ def test_a_claim_beats_and_one_that_was_taken_over_ends_its_process(tmp_path, mo
     assert [one.name for one in tmp_path.iterdir()] == [f"{NAME}2"]
 
 
+def test_work_that_is_done_stays_done_when_its_claim_cannot_be_let_go(tmp_path, monkeypatch):
+    """The server of the files is away at that moment; the claim goes stale."""
+
+    def away(self, missing_ok=False):
+        raise OSError(errno.ESTALE, "stale file handle")
+
+    monkeypatch.setattr(patience, "WAITS", (0.0, 0.0))
+    mine = take(tmp_path, "mine")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", away)
+        mine.release()
+    assert taken(tmp_path, "mine") and not list(tmp_path.iterdir())
+
+
 def test_a_cell_that_stood_still_for_too_long_stops(tmp_path):
     script = f"""
 import time
