@@ -30,7 +30,9 @@ TINY = {
     "finetune.epochs": "1",
     "finetune.warmup_epochs": "0",
     "detection.steps": "3",
+    "detection.schedule.warmup_steps": "0",
     "segmentation.steps": "3",
+    "segmentation.warmup_steps": "0",
 }
 """Settings for `--scale tiny`: everything runs, and no number means anything."""
 

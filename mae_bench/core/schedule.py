@@ -8,6 +8,22 @@ from pydantic import Field
 from mae_bench.core.config import Config
 
 
+def check_warmup(key: str, warmup: float, whole: str, length: int) -> None:
+    """See that a training reaches its peak rate.
+
+    Args:
+        key: name of the setting with the length of the warm-up.
+        warmup: that length.
+        whole: name of the setting with the length of the whole training.
+        length: that length, in the same unit.
+
+    Raises:
+        ValueError: the warm-up is as long as the training, or longer.
+    """
+    if warmup >= length:
+        raise ValueError(f"{key}={warmup:.9g} is not less than {whole}={length}; set {key} too, {length // 10} say")
+
+
 class ScheduleConfig(Config):
     """Linear warm-up, then one of the usual decays; all lengths in optimizer steps."""
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 from pydantic import Field, model_validator
 
 from mae_bench.core.config import Config
+from mae_bench.core.schedule import check_warmup
 from mae_bench.core.values import Betas, Chance, CropScale
 
 if TYPE_CHECKING:  # so that naming the recipes loads no torch
@@ -68,9 +69,7 @@ class PretrainConfig(Config):
     def _decays(self) -> Self:
         if self.reduced_decode and self.cache == "always":
             raise ValueError("reduced_decode decodes each crop anew; leave cache=always out")
-        if self.warmup_epochs >= self.epochs:
-            fitting = f"set warmup_epochs too, {self.epochs // 10} say"
-            raise ValueError(f"warmup_epochs={self.warmup_epochs:g} is not less than epochs={self.epochs}; {fitting}")
+        check_warmup("warmup_epochs", self.warmup_epochs, "epochs", self.epochs)
         return self
 
 

@@ -181,7 +181,7 @@ def _optimizer(config: Config) -> Part:
 
 
 def _schedule(config: Config) -> list[Part]:
-    """See `segmentation_run.MmengineSchedule`; a part without a step of its own is none that mmengine takes."""
+    """See `segmentation_run.MmengineSchedule`; mmengine takes no warm-up without a step of its own."""
     warmup = {"type": "LinearLR", "start_factor": WARMUP_START, "by_epoch": False, "begin": 0, "end": config.warmup_steps}
     decay = {"type": "PolyLR", "eta_min": 0.0, "power": 1.0, "begin": config.warmup_steps, "end": config.steps, "by_epoch": False}
-    return [warmup] * bool(config.warmup_steps) + [decay] * (config.warmup_steps < config.steps)
+    return [warmup] * bool(config.warmup_steps) + [decay]

@@ -6,7 +6,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from mae_bench.core import config as core
 from mae_bench.core.optim import OptimConfig
-from mae_bench.core.schedule import ScheduleConfig
+from mae_bench.core.schedule import ScheduleConfig, check_warmup
 from tasks.common.weights import WeightsConfig
 
 AtLeastTwo = Annotated[int, Field(ge=2)]
@@ -131,6 +131,8 @@ class Config(WeightsConfig):
             raise ValueError(
                 f"steps={self.steps} ends before the rate drops at {late}; set schedule.milestones too, such as {fitting}"
             )
+        if self.steps:
+            check_warmup("schedule.warmup_steps", self.schedule.warmup_steps, "steps", self.steps)
         return self
 
     def scaled(self) -> Self:

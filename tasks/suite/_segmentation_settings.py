@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
+from mae_bench.core.schedule import check_warmup
 from tasks.common.weights import WeightsConfig
 
 Neck = Literal["deconvolution", "resize", "none"]
@@ -104,6 +105,8 @@ class Config(WeightsConfig):
             raise ValueError("test_stride is of sliding windows, and test_mode is whole")
         if self.steps == 0 and self.weights is None:
             raise ValueError("steps is 0, and there are no weights to measure; give weights=FILE or train")
+        if self.steps:
+            check_warmup("warmup_steps", self.warmup_steps, "steps", self.steps)
         self._refuse_idle()
         return self
 

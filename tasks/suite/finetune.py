@@ -1,11 +1,12 @@
 """End-to-end fine-tuning as MAE runs it (arXiv 2111.06377, A.1; mae FINETUNE.md)."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mae_bench.core.run import Run
+from mae_bench.core.schedule import check_warmup
 from mae_bench.core.values import RandAugment
 from tasks.common.accuracy import ACCURACIES
 from tasks.common.settings import Augmented, Sized
@@ -55,6 +56,11 @@ class Config(Sized, Augmented):
     crop_ratio: float | None = Field(default=None, gt=0, le=1)
     """Of the evaluation's centre crop to the shorter side; None is 0.875 (resize 256, crop 224), and 1 for inputs above 224
     pixels (mae `util/datasets.py`)."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        check_warmup("warmup_epochs", self.warmup_epochs, "epochs", self.epochs)
+        return self
 
 
 RECIPES = {

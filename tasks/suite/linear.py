@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from mae_bench.core.run import Run
+from mae_bench.core.schedule import check_warmup
 from tasks.common.accuracy import ACCURACIES
 from tasks.common.settings import Augmented, Pooled
 
@@ -50,6 +51,7 @@ class Config(Pooled, Augmented):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        check_warmup("warmup_epochs", self.warmup_epochs, "epochs", self.epochs)
         if self.rates > 1 and not self.cached:
             raise ValueError("several rates are trained on cached features only; set cached=true, or rates=1")
         if self.cached and (self.crop_scale != (0.08, 1.0) or self.flip != 0.5):

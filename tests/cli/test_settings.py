@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from mae_bench import demo
 from mae_bench.core import find
 from mae_bench.core.errors import ConfigError
 from mae_bench.grid import read_grid
@@ -104,3 +105,36 @@ def test_a_warm_up_longer_than_the_training_names_both_settings():
     overrides = Wanted(**wanted, words=["epochs=3"]).overrides()
     with pytest.raises(ConfigError, match="warmup_epochs=40 is not less than epochs=3; set warmup_epochs too, 0 say"):
         find.load(OBJECTIVES, "mae", what="objective").RECIPES["paper"].override(overrides, where="mae")
+
+
+@pytest.mark.parametrize(
+    ("task", "settings", "line"),
+    [
+        ("finetune", {"epochs": "3"}, "warmup_epochs=5 is not less than epochs=3; set warmup_epochs too, 0 say"),
+        ("partial", {"epochs": "5"}, "warmup_epochs=5 is not less than epochs=5; set warmup_epochs too, 0 say"),
+        ("linear", {"warmup_epochs": "90"}, "warmup_epochs=90 is not less than epochs=90; set warmup_epochs too, 9 say"),
+        ("segmentation", {"steps": "800"}, "warmup_steps=1500 is not less than steps=800; set warmup_steps too, 80 say"),
+        (
+            "detection",
+            {"steps": "100", "schedule.milestones": "[]"},
+            "schedule.warmup_steps=250 is not less than steps=100; set schedule.warmup_steps too, 10 say",
+        ),
+    ],
+)
+def test_a_warm_up_as_long_as_a_tasks_training_names_both_settings(task, settings, line):
+    with pytest.raises(ConfigError) as raised:
+        find.load(TASKS, task, what="task").RECIPES["paper"].override(settings, where=task)
+    assert str(raised.value) == f"{task}: {line}"
+
+
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_to_measure_without_training_needs_no_other_warm_up(task):
+    recipe = find.load(TASKS, task, what="task").RECIPES["paper"]
+    assert recipe.override({"steps": "0", "weights": "whole.pth"}).steps == 0
+
+
+@pytest.mark.parametrize("task", list(demo.TASKS))
+def test_settings_of_a_tiny_demo_fit_its_recipes(task):
+    own = {key.partition(".")[2]: value for key, value in demo.TINY.items() if key.startswith(f"{task}.")}
+    recipe = find.load(TASKS, task, what="task").RECIPES[demo.RECIPE]
+    assert recipe.override(own, where=task)

@@ -97,11 +97,11 @@ def test_annotations_that_cannot_be_used_are_listed(source, make_coco, settings,
     content = json.loads(place.read_text())
     content["annotations"][2]["bbox"] = [5, 5, -3, 10]
     place.write_text(json.dumps(content))
-    detection.evaluate(source, open_data(f"coco={root}"), settings.override({"steps": 1}), run)
+    detection.evaluate(source, open_data(f"coco={root}"), settings.override({"steps": 1, "schedule.warmup_steps": 0}), run)
     (line,) = (run.out / "skipped.jsonl").read_text().splitlines()
     assert json.loads(line) == {"split": "train", "id": 3, "kind": "negative or empty box", "by": "annotations"}
     # Once more: they are named once.
-    detection.evaluate(source, open_data(f"coco={root}"), settings.override({"steps": 1}), run)
+    detection.evaluate(source, open_data(f"coco={root}"), settings.override({"steps": 1, "schedule.warmup_steps": 0}), run)
     assert len((run.out / "skipped.jsonl").read_text().splitlines()) == 1
 
 
@@ -140,7 +140,8 @@ def test_a_network_that_cannot_have_windows_is_refused(backbone, make_coco, sett
 def test_a_batch_may_be_larger_than_the_data(source, make_coco, settings, run):
     pytest.importorskip("detectron2")
     root = make_coco(train=3)  # of which one has no object
-    metrics = detection.evaluate(source, open_data(f"coco={root}"), settings.override({"batch_size": 5, "steps": 1}), run)
+    larger = settings.override({"batch_size": 5, "steps": 1, "schedule.warmup_steps": 0})
+    metrics = detection.evaluate(source, open_data(f"coco={root}"), larger, run)
     assert "AP_box" in metrics
 
 
@@ -196,6 +197,10 @@ def test_paper_recipe_is_the_released_one():
     ("changes", "message"),
     [
         ({"steps": "900"}, r"set schedule\.milestones too, such as \[800, 866\]"),
+        (
+            {"steps": "250", "schedule.milestones": "[]"},
+            "schedule.warmup_steps=250 is not less than steps=250; set schedule.warmup_steps too, 25 say",
+        ),
         ({"image_size": "1000"}, "multiple of 32"),
         ({"scale": "[2.0, 0.1]"}, "smaller first"),
         ({"head.chanels": "8"}, "did you mean channels"),

@@ -62,7 +62,7 @@ def test_losses_and_weights_equal_those_of_detectron2(backbone, splits, settings
         kind="multistep", warmup_steps=min(2, steps - 1), warmup_start=0.001, milestones=(15,) * (steps > 15), gamma=0.1
     )
     changes = {"window": 3, "global_blocks": 2, "rel_pos": True, "steps": steps, "head.cascade": cascade}
-    config = settings.override(changes).model_copy(update={"schedule": schedule})
+    config = settings.model_copy(update={"schedule": schedule}).override(changes)
     split = splits(train=6)[0]
     theirs = native.build(native.vitdet(cascade=cascade))
     spec = backbone(**native.FACTS).spec

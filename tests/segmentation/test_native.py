@@ -163,9 +163,9 @@ def test_config_of_a_cell_reads_the_data_and_gives_the_rates(tmp_path, make_ade,
     assert [len(part) for part in read.tta_pipeline[1]["transforms"]] == [1, 2, 1, 1]
 
 
-@pytest.mark.parametrize(("warmup", "steps", "parts"), [(2, 6, 2), (0, 6, 1), (6, 4, 1), (4, 4, 1)])
+@pytest.mark.parametrize(("warmup", "steps", "parts"), [(2, 6, 2), (0, 6, 1), (4, 6, 2)])
 def test_schedule_of_a_cell_is_one_that_mmengine_takes(tmp_path, settings, warmup, steps, parts):
-    """As long as the warm-up, or shorter: its own schedulers are built of it, and give the suite's rates."""
+    """Its own schedulers are built of it, and give the suite's rates."""
     from mmengine.registry import PARAM_SCHEDULERS
 
     from tasks.edges.segmentation_run import WARMUP_START, MmengineSchedule

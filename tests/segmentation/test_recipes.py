@@ -28,6 +28,7 @@ from tests.segmentation.full_size import VARIANTS, full_size
         ({"test_scales": [0]}, r"test_scales=\[0\]: value 1 is 0; give at least 0\.1"),
         ({"test_mode": "whole", "test_stride": 3}, "test_stride is of sliding windows"),
         ({"steps": 0}, "no weights to measure"),
+        ({"steps": 1500}, "warmup_steps=1500 is not less than steps=1500; set warmup_steps too, 150 say"),
         ({"frozen": True}, "set drop_path=0.0 layer_decay=1.0 relative_table=False layer_scale=None"),
         ({"head": "linear", "neck": "resize"}, "a linear head has no use for these; set neck=deconvolution"),
         ({"batch_size": 1}, "batch_size=1"),
