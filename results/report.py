@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from mae_bench.core.errors import InputError
 from mae_bench.core.files import write_text
 from mae_bench.core.find import missing
 from results.figures import Plot, curve_plots, pretraining_plots, probe_plots, score_plots
@@ -74,10 +75,13 @@ def write_report(outs: Sequence[Path], path: Path, warn: Callable[[str], None]) 
 
     Raises:
         EnvironmentFault: jinja2 or plotly is missing, or the file cannot be written.
-        InputError: there is no such output folder.
+        InputError: there is no such output folder, or neither a cell nor a finished pretraining in any.
     """
+    table, title = build_table(outs, warn), " ".join(str(out) for out in outs)
     found = [one for out in outs for one in pretrainings(out)]
-    write_text(path, render(build_table(outs, warn), found, title=" ".join(str(out) for out in outs)))
+    if not table.cells and not found:
+        raise InputError(f"{title} holds no cells of a run and no finished pretraining; give the folder that was the -o of one")
+    write_text(path, render(table, found, title=title))
     return path
 
 

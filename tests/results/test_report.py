@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from mae_bench.core.errors import EnvironmentFault
+from mae_bench.core.errors import EnvironmentFault, InputError
 from results.figures import probe_plots, thinned
 from results.more_figures import cost_plots, published_plots
 from results.report import render, write_report
@@ -107,9 +107,12 @@ def test_it_says_what_there_is(html):
         assert words in text
 
 
-def test_h08_pages_of_nothing_and_of_failures_only(tmp_path):
+def test_h08_of_nothing_there_is_no_page_and_of_failures_alone_there_is(tmp_path):
     (tmp_path / "empty").mkdir()
-    assert "No cells yet" in write_report([tmp_path / "empty"], tmp_path / "a.html", pytest.fail).read_text()
+    (tmp_path / "a.html").write_text("an earlier page")
+    with pytest.raises(InputError, match=r"empty holds no cells of a run and no finished pretraining; give the folder") as raised:
+        write_report([tmp_path / "empty"], tmp_path / "a.html", pytest.fail)
+    assert raised.value.exit_code == 3 and (tmp_path / "a.html").read_text() == "an earlier page"
     store_failed(tmp_path / "bad", make_record("x"), "boom")
     assert "boom" in write_report([tmp_path / "bad"], tmp_path / "b.html", pytest.fail).read_text()
 
