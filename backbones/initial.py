@@ -11,6 +11,8 @@ from backbones.positions import sincos_2d
 
 TOKEN_STD = 0.02
 """Of class, register and mask tokens at the start (MAE and ViT)."""
+VERSION = 2
+"""Raised when a seed comes to draw other weights: `random:ARCH`, and what a partial load begins at random, are others then."""
 QUARTERS = 4
 """Sine and cosine, of rows and of columns: the sine-cosine positions have a width that this divides."""
 

@@ -19,6 +19,7 @@ from backbones.asked import Asked, default_name, parse
 from backbones.contract import Backbone, BackboneSpec, DenseOptions
 from backbones.families import Converted, identify
 from backbones.forms import unknown_architecture, unknown_source
+from backbones.initial import VERSION
 from backbones.ledger import Ledger
 from backbones.reading import RawCheckpoint
 from backbones.zoo import Zoo
@@ -53,14 +54,15 @@ class Source:
     def sha256(self) -> str:
         """What tells this network from others: the hash of the checkpoint file.
 
-        Of the text `random:ARCH` where there is no file. Where the fragment of SRC or a partial load makes another network of the
-        same file, of the file's hash and of what is asked; `raw_facts` has the file's own. Waits until the file is hashed.
+        Of the text `random:ARCH`, and the version of how weights are drawn, where there is no file. Where the fragment of SRC or
+        a partial load makes another network of the same file, of the file's hash and of what is asked; `raw_facts` has the
+        file's own. Waits until the file is hashed.
 
         Raises:
             InputError: the file was written to since it was opened.
         """
         if self._raw is None:
-            return _hash_of(self.text.rpartition(":")[2], "random:")
+            return _hash_of(self.text.rpartition(":")[2], f"random {VERSION}:")
         return _hash_of(self._changes, f"{self._raw.sha256}#") if self._changes else self._raw.sha256
 
     @property
@@ -226,7 +228,8 @@ def _opened(asked: Asked, name: str, raw: RawCheckpoint, facts: Callable[[Conver
     ledger = replace(ledger, notes=(*ledger.notes, *told.notes()))
     name = asked.name or default_name(f"{name}-{told.ckpt_key}" if told.ckpt_key else name)
     partial = {"partial": True} if ledger.missing or ledger.unexpected else {}
-    changes = {**told.changes(), **partial}
+    drawn = {"drawn": VERSION} if ledger.missing else {}
+    changes = {**told.changes(), **partial, **drawn}
     text = json.dumps(changes, sort_keys=True) if changes else ""
     return Source(name, asked.text, converted.spec, ledger, converted.arch, family.NAME, zoo, weights, raw, text)
 

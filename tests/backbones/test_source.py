@@ -20,8 +20,8 @@ from mae_bench.core.errors import ConfigError, EnvironmentFault, InputError
 def test_a_random_architecture_is_drawn_from_the_seed_of_each_build():
     source = open_source("random:vit_demo_patch8")
     assert (source.name, source.text, source.spec.method) == ("random", "random:vit_demo_patch8", "random")
-    assert source.sha256 == hashlib.sha256(b"random:vit_demo_patch8").hexdigest()
-    first, again, other = (vit.weights_of(source.build(seed=seed))["pos_embed"] for seed in (1, 1, 2))
+    assert source.sha256 == hashlib.sha256(b"random 2:vit_demo_patch8").hexdigest()
+    first, again, other = (vit.weights_of(source.build(seed=seed))["blocks.0.attn.qkv.weight"] for seed in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
