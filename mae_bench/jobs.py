@@ -25,6 +25,8 @@ class Job:
     """Expected length in any unit: longer jobs are started first."""
     prepare: Callable[[], Ready] = lambda: "run"
     """Called just before the start: another process may be at it (`busy`) or have finished it (`done`)."""
+    again: Callable[[], Ready] | None = None
+    """The same for the second start of a job that the system has killed, where that must leave what the first one saved."""
     then: Callable[[], Sequence["Job"]] = tuple
     """Gives the jobs that can be run once this one has ended well."""
     later_count: int = 0

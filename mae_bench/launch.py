@@ -178,7 +178,8 @@ class _Pool:
     def _again(self, outcome: Outcome) -> None:
         """Run a job once more that the system has killed: with fewer beside it, its memory may be enough."""
         self.killed.add(outcome.job.name)
-        self.waiting.append(replace(outcome.job, weight=LAST))
+        job = outcome.job
+        self.waiting.append(replace(job, weight=LAST, prepare=job.again or job.prepare))
         self.display.again(outcome)
 
     def _outcome(self, run: _Running, code: int, seconds: float) -> Outcome:

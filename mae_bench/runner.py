@@ -112,6 +112,7 @@ def cell_job(cell: Cell, stands: Standing, options: Options, console: Console, w
         folder=cell.folder,
         weight=weight,
         prepare=partial(prepare, cell, stands),
+        again=partial(prepare, cell, stands, again=True),
         then=partial(_compare, cell, stands.before, console),
         summary=partial(summary, cell.folder),
         time_limit=options.time_limit,

@@ -89,8 +89,13 @@ def announce(cell: Cell, stands: Standing) -> None:
         return
 
 
-def prepare(cell: Cell, stands: Standing) -> Ready:
+def prepare(cell: Cell, stands: Standing, *, again: bool = False) -> Ready:
     """Just before the start: see whether another process has the cell or has finished it, else bring the folder to the start.
+
+    Args:
+        cell: planned.
+        stands: how it stood then.
+        again: whether this run has started it before; what it saved since then is what it goes on from.
 
     Raises:
         MaeBenchError: what is there must not be touched.
@@ -105,7 +110,7 @@ def prepare(cell: Cell, stands: Standing) -> Ready:
             if not stands.anew:
                 _check_saved(folder, request)
             owner = _owner(folder)
-            if stands.anew or (owner is not None and owner["key"] != request.key):
+            if (stands.anew and not again) or (owner is not None and owner["key"] != request.key):
                 _clear(folder)
             (folder / LEFT).unlink(missing_ok=True)
             write_request(folder, request)
