@@ -1,5 +1,6 @@
 """The time and the energy of a cell over all its sessions, also of those that a kill ended."""
 
+import contextlib
 import threading
 import time
 from contextlib import AbstractContextManager
@@ -7,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from mae_bench.core.errors import EnvironmentFault
 from mae_bench.core.files import write_json
 from mae_bench.energy import Meter
 from results.store import read_object
@@ -67,7 +69,8 @@ class Clock(AbstractContextManager["Clock"]):
 
     def _count(self) -> None:
         while not self._ended.wait(SECONDS_BETWEEN_NOTES):
-            self._note()
+            with contextlib.suppress(EnvironmentFault):  # the disk is full or the file system away; the next note comes
+                self._note()
 
     def _note(self) -> None:
         if not self._keeps:

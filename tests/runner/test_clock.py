@@ -10,6 +10,7 @@ import pytest
 
 from mae_bench import clock as clocks
 from mae_bench.clock import Clock
+from mae_bench.core.errors import EnvironmentFault
 from mae_bench.energy import Meter, meter_of
 from results.record import Cost
 
@@ -54,6 +55,24 @@ def test_time_is_counted_over_sessions_that_were_killed(tmp_path, monkeypatch):
     with Clock(tmp_path) as clock:
         pass
     assert clock.seconds >= 100 and clock.sessions == 4
+
+
+def test_counting_goes_on_after_a_note_that_could_not_be_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(clocks, "SECONDS_BETWEEN_NOTES", 0.02)
+    write, tries = clocks.write_json, []
+
+    def fail_once(path, sums):
+        tries.append(sums)
+        if len(tries) == 2:  # the first one by the thread
+            raise EnvironmentFault("cannot write: the server is away")
+        write(path, sums)
+
+    monkeypatch.setattr(clocks, "write_json", fail_once)
+    with Clock(tmp_path):
+        deadline = time.monotonic() + 20
+        while len(tries) < 4 and time.monotonic() < deadline:
+            time.sleep(0.02)
+    assert len(tries) >= 5 and json.loads((tmp_path / "elapsed.json").read_text())["seconds"] > 0
 
 
 def test_a_process_that_does_not_write_leaves_no_trace(tmp_path):
