@@ -29,7 +29,7 @@ def test_light_commands_load_no_torch(tmp_path):
     store(tmp_path, make_record())
     words = [["--help"], ["--version"], ["run", "-h"], ["status", str(tmp_path)], ["table", str(tmp_path)]]
     words += [["table", str(tmp_path), "--layout", "mae-table3"], ["reference", "--task", "knn"]]
-    listed = ("models", "archs", "tasks", "objectives", "datasets", "formats", "recipes", "layouts", "ablations")
+    listed = ("models", "tasks", "objectives", "datasets", "formats", "recipes", "layouts", "ablations")
     words += [["ls", what] for what in listed]
     done = run(words)
     assert done.returncode == 0, done.stderr
