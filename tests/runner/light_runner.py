@@ -4,13 +4,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from mae_bench import runner
 from mae_bench.options import Options
 from mae_bench.plan import Cell, Plan
+from mae_bench.runner import run_plan
+from results.record import read_record
 from results.request import Request, cell_key
-from tests.results.sample import make_record, make_request, place
+from tests.results.sample import Screen, make_record, make_request, place
 
 CELL = str(Path(__file__).with_name("light_cell.py"))
 
@@ -39,6 +42,23 @@ def make_cell(out: Path, name: str = "mae", seed: int = 0, fault: str = "", prec
 
 def make_plan(*cells: Cell) -> Plan:
     return Plan(cells, tuple(dict.fromkeys(cell.request.model for cell in cells)), ("knn:demo",))
+
+
+def run(out, *cells, **options):
+    """Exit code and what was said."""
+    console = Screen()
+    code = run_plan(make_plan(*cells), out, Options(jobs=2, **options), console)
+    return code, console.text
+
+
+def visits(cell):
+    path = cell.folder / "visits"
+    return len(path.read_text()) if path.exists() else 0
+
+
+def key_of(cell, name="record.json"):
+    record = read_record(cell.folder / name, pytest.fail)
+    return None if record is None else record.key
 
 
 if __name__ == "__main__":

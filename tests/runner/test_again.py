@@ -4,8 +4,7 @@ import pytest
 
 from mae_bench import runner
 from mae_bench.settle import prepare, standing
-from tests.runner.light_runner import command, make_cell
-from tests.runner.test_runner import run, visits
+from tests.runner.light_runner import command, make_cell, run, visits
 
 
 @pytest.fixture(autouse=True)
