@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from mae_bench.core.errors import InputError
-from mae_bench.display import LiveDisplay, PlainDisplay, make_display
-from mae_bench.job import LOCK, Busy, is_locked, locked
+from mae_bench.display import PlainDisplay
+from mae_bench.job import is_locked
 from mae_bench.jobs import Job
 from mae_bench.launch import check_stopped, run_jobs
 from tests.results.sample import Screen
@@ -191,16 +191,6 @@ def test_r19_jobs_end_when_the_program_that_started_them_is_killed(tmp_path):
     assert not any(is_locked(folder) for folder in folders)
 
 
-def test_t02_a_folder_is_held_by_one_process(tmp_path):
-    with held(tmp_path):
-        assert is_locked(tmp_path)
-        with pytest.raises(Busy), locked(tmp_path):
-            pass
-    assert not is_locked(tmp_path)
-    with locked(tmp_path):
-        assert (tmp_path / LOCK).exists()
-
-
 def test_t02_a_busy_folder_is_tried_again(tmp_path, monkeypatch):
     monkeypatch.setattr("mae_bench.launch.BUSY_SECONDS", 0.3)
     [job] = jobs(tmp_path, ["ok"])
@@ -216,32 +206,6 @@ def test_t02_a_busy_folder_is_tried_again(tmp_path, monkeypatch):
 def test_a_folder_finished_elsewhere_is_not_run(tmp_path):
     [outcome] = run_jobs([Job("x", (sys.executable, JOB, "never"), tmp_path / "x", prepare=lambda: "done")], SLOT, quiet())
     assert outcome.state == "elsewhere" and not (tmp_path / "x").exists()
-
-
-def test_progress_is_told_in_plain_lines(tmp_path, monkeypatch):
-    monkeypatch.setattr("mae_bench.display.SECONDS_BETWEEN_LINES", 0.2)
-    script = (
-        "import time; from pathlib import Path; from mae_bench.core.progress import FileReporter\n"
-        f"r = FileReporter(Path({str(tmp_path / 'x')!r})); r.start('train', 10)\n"
-        "for i in range(10): r.advance(note='loss 0.5'); time.sleep(0.15)"
-    )
-    console = Screen()
-    job = Job("the [red]job", (sys.executable, "-c", script), tmp_path / "x", summary=lambda: "top1 50.00")
-    with make_display(console) as display:
-        run_jobs([job], SLOT, display)
-    lines = console.text.splitlines()
-    assert lines[0].startswith("start   the [red]job")
-    assert any("train" in line and "/10, loss 0.5" in line and "eta" in line for line in lines)
-    assert lines[-1].startswith("done    the [red]job") and lines[-1].endswith("top1 50.00")
-
-
-def test_progress_is_drawn_in_a_terminal(tmp_path):
-    console = Screen(120, force_terminal=True)
-    with make_display(console) as display:
-        assert isinstance(display, LiveDisplay)
-        run_jobs(jobs(tmp_path, ["ok", "fail"]), SLOT, display)
-    text = console.text
-    assert "0-ok" in text and "2/2" in text and "FAILED" in text and "the checkpoint is broken" in text
 
 
 def test_a_fault_of_the_display_leaves_no_job_behind(tmp_path):
@@ -267,11 +231,3 @@ def test_r18_unlike_failures_and_ones_with_a_success_between_do_not(tmp_path):
     kinds = ["fail", "fail", "fail", "fail", "ok", "fail", "crash", "fail", "crash", "fail"]
     outcomes = run_jobs(jobs(tmp_path, kinds), SLOT, quiet())
     assert sum((outcome.job.folder / "visits").exists() for outcome in outcomes) == len(kinds)
-
-
-def test_r20_the_lock_of_a_machine_that_is_gone_holds_nothing(tmp_path):
-    with held(tmp_path):
-        pass  # the holder was killed, as by a loss of power
-    assert (tmp_path / LOCK).exists() and not is_locked(tmp_path)
-    with locked(tmp_path):
-        assert (tmp_path / LOCK).exists()
