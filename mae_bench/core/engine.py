@@ -54,7 +54,7 @@ def train(training: Training, run: Run) -> Trained:
         session.resume()
         try:
             session.go_on(request)
-        except RuntimeError as error:  # raised by torch's handler of SIGCHLD, wherever this process is
+        except Exception as error:  # torch's handler of SIGCHLD raises wherever this process is; what it cuts off may say more
             if not _tells_of_worker(error):
                 raise
             why = "memory ran out, or a decoder crashed; lower --workers, and 0 of them shows the image"

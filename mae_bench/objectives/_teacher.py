@@ -41,10 +41,11 @@ def health(features: Tensor) -> dict[str, Tensor]:
         not finite.
     """
     features = features.detach().float()
-    if not features.isfinite().all():  # of which there are no singular values; the loss tells that the training has diverged
-        return dict.fromkeys(("log/feature_std", "log/effective_rank"), features.new_tensor(math.nan))
+    finite, nan = features.isfinite().all(), features.new_tensor(math.nan)
     points = nn.functional.normalize(features, dim=1)
     spread = points.std(dim=0, correction=0).mean() * points.shape[1] ** 0.5
-    shares = torch.linalg.svdvals(features)
+    # Of NaN there are no singular values: torch raises. The loss tells that such a training has diverged.
+    shares = torch.linalg.svdvals(features.nan_to_num(0.0, 0.0, 0.0))
     shares = shares / shares.sum().clamp_min(TINY) + TINY
-    return {"log/feature_std": spread, "log/effective_rank": (-(shares * shares.log()).sum()).exp()}
+    rank = (-(shares * shares.log()).sum()).exp()
+    return {"log/feature_std": spread.where(finite, nan), "log/effective_rank": rank.where(finite, nan)}

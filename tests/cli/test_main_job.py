@@ -66,12 +66,13 @@ def finetuning(out):
 
 
 def test_r01_a_killed_cell_goes_on_and_ends_in_the_same_numbers(data, unbroken, tmp_path):
+    """Killed, begun once more by the run itself and killed again, it is ended by the next run."""
     text = call(*run_words(data, tmp_path), fault="engine.step:kill:9", code=1)
     assert "killed by SIGKILL" in text and str(finetuning(tmp_path) / "log.txt") in text
     call(*run_words(data, tmp_path))
     assert scores(tmp_path) == unbroken
     record = read_record(finetuning(tmp_path) / "record.json", pytest.fail)
-    assert record is not None and record.cost.sessions == 2
+    assert record is not None and record.cost.sessions == 3
 
 
 def test_r05_a_cell_killed_before_its_record_makes_it_without_training_again(data, unbroken, tmp_path):

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+import traceback
 
 import pytest
 import torch
@@ -64,6 +65,8 @@ def test_R09_a_data_worker_that_dies_is_one_line(tmp_path):
         except EnvironmentFault as error:
             told = "noisy: a data loading process died: memory ran out, or a decoder crashed" in str(error)
             os._exit(error.exit_code if told else 2)
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 4
