@@ -108,6 +108,8 @@ def _is_ending() -> bool:
     number = os.environ.get("SLURM_JOB_ID")
     if number is None:
         return False
+    if task := os.environ.get("SLURM_ARRAY_TASK_ID"):  # the number of one task of an array may be that of the whole array
+        number = f"{os.environ.get('SLURM_ARRAY_JOB_ID', number)}_{task}"
     try:
         told = subprocess.run(["squeue", "-h", "-j", number, "-o", "%T"], capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):

@@ -156,7 +156,9 @@ def check_headers(pairs: list[tuple[Path, Path]], folder: Path) -> None:
 
 
 def check_labels(split: SegmentationSplit, folder: Path) -> set[int]:
-    """Raise InputError where maps hold numbers of no class, or none has a class; at most `MAPS_SAMPLED` maps are read.
+    """Raise InputError where maps hold numbers of no class, or none has a class.
+
+    At most `MAPS_SAMPLED` maps are read, unless no pixel of theirs has a class: then all are, until one has.
 
     Returns:
         The numbers found.
@@ -171,7 +173,11 @@ def check_labels(split: SegmentationSplit, folder: Path) -> set[int]:
     if wrong:
         count = len(split.classes)
         raise InputError(f"{folder}: {len(wrong)} maps have labels of none of the {count} classes: {some(wrong)}; correct them")
-    if all(split.lookup[number] == IGNORED for number in found):
+    if _ignored(found, split) and all(_ignored(present(path), split) for _, path in split.pairs):
         only = some(sorted(found))
         raise InputError(f"{folder}: no pixel has a class; the maps hold {only} alone, which is ignored; correct them")
     return found
+
+
+def _ignored(numbers: Iterable[int], split: SegmentationSplit) -> bool:
+    return all(split.lookup[number] == IGNORED for number in numbers)

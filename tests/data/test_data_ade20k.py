@@ -198,6 +198,13 @@ def test_S06_nothing_labelled_at_all(ade20k, save_map):
     assert len(layout.load(ade20k, "val")) == 2
 
 
+def test_labels_that_only_maps_outside_the_sample_hold_are_found(ade20k, save_map, monkeypatch):
+    (ade20k / "classes.json").write_text('["x", "y", "z"]')
+    save_map(ade20k / "annotations/training/a.png", np.zeros((30, 40)))
+    monkeypatch.setattr("tasks.data._label_maps.spread", lambda items, most: items[:1])
+    assert len(layout.load(ade20k, "train")) == 2
+
+
 def test_S08_full_ade20k_is_named(ade20k, save_image):
     shutil.rmtree(ade20k / "annotations")
     save_image(ade20k / "images/training/a/abbey/ADE_train_00000970_seg.png")

@@ -175,3 +175,13 @@ def test_a_cancelled_job_is_told_from_a_warned_one(tmp_path, monkeypatch, told, 
     assert _is_ending() is ending
     monkeypatch.delenv("SLURM_JOB_ID")
     assert _is_ending() is False
+
+
+def test_a_task_of_an_array_asks_for_itself(tmp_path, monkeypatch):
+    squeue = tmp_path / "squeue"
+    squeue.write_text('#!/bin/sh\n[ "$3" = 12_4 ] && echo RUNNING || echo "RUNNING RUNNING"\n')
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    for name, value in (("SLURM_JOB_ID", "12"), ("SLURM_ARRAY_JOB_ID", "12"), ("SLURM_ARRAY_TASK_ID", "4")):
+        monkeypatch.setenv(name, value)
+    assert _is_ending() is False
