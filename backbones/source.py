@@ -54,9 +54,9 @@ class Source:
     def sha256(self) -> str:
         """What tells this network from others: the hash of the checkpoint file.
 
-        Of the text `random:ARCH`, and the version of how weights are drawn, where there is no file. Where the fragment of SRC or
-        a partial load makes another network of the same file, of the file's hash and of what is asked; `raw_facts` has the
-        file's own. Waits until the file is hashed.
+        Of the text `random:ARCH`, and the version of how weights are drawn, where there is no file. Where the fragment of SRC,
+        JSON files beside the weights or a partial load make another network of the same file, of the file's hash and of what
+        they say; `raw_facts` has the file's own. Waits until the file is hashed.
 
         Raises:
             InputError: the file was written to since it was opened.
@@ -229,7 +229,7 @@ def _opened(asked: Asked, name: str, raw: RawCheckpoint, facts: Callable[[Conver
     name = asked.name or default_name(f"{name}-{told.ckpt_key}" if told.ckpt_key else name)
     partial = {"partial": True} if ledger.missing or ledger.unexpected else {}
     drawn = {"drawn": VERSION} if ledger.missing else {}
-    changes = {**told.changes(), **partial, **drawn}
+    changes = {**told_by.apart(raw, converted, told), **partial, **drawn}
     text = json.dumps(changes, sort_keys=True) if changes else ""
     return Source(name, asked.text, converted.spec, ledger, converted.arch, family.NAME, zoo, weights, raw, text)
 

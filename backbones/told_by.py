@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from backbones import fragment
 from backbones.families import Converted
@@ -18,6 +19,8 @@ ASSUMED = {
     ("interpolation",): "resizing is assumed",
 }
 """Notes that no longer hold when the user says what was assumed."""
+USUAL = "bicubic"
+"""How images are resized where nothing says otherwise."""
 
 
 def beside(raw: RawCheckpoint) -> Callable[[Converted], Converted]:
@@ -27,6 +30,20 @@ def beside(raw: RawCheckpoint) -> Callable[[Converted], Converted]:
     if not timm_config.is_timms(raw):
         return lambda converted: converted
     return lambda converted: timm_config.with_config(raw, converted)
+
+
+def apart(raw: RawCheckpoint, converted: Converted, told: Fragment) -> dict[str, Any]:
+    """What tells a network from others of the same weights, by the names that stand behind the `#`.
+
+    What the user says, and what JSON files beside the weights say, which are no part of their hash. Resizing that is not
+    bicubic counts whoever says it: before it was told, all images were resized so.
+    """
+    spec = converted.spec
+    found: dict[str, Any] = {} if spec.interpolation == USUAL else {"interpolation": spec.interpolation}
+    if raw.config or raw.preprocessor:
+        found |= {name: getattr(converted.arch, name, None) for name in fragment.ARCH}
+        found |= {name: getattr(spec, name) for name in ("mean", "std", "interpolation", "image_size")}
+    return {**found, **told.changes()}
 
 
 def user(converted: Converted, zoo: Zoo, told: Fragment, text: str) -> Converted:

@@ -1,7 +1,7 @@
 """Supervised on ImageNet-1K: DeiT (arXiv 2012.12877) and DeiT III (arXiv 2204.07118) of facebookresearch/deit.
 
-300 epochs (arXiv 2012.12877, table 9) and 800 (README_revenge.md, its training commands), to which 20 at another resolution are
-added for base, large and huge. The digits in DeiT's file names begin the files' SHA-256, as torch.hub has it.
+300 epochs (README_deit.md, "Training") and 800 (README_revenge.md, its training commands), to which 20 at 224 pixels are added
+for base, large and huge. The digits in DeiT's file names begin the files' SHA-256, as torch.hub has it.
 """
 
 from backbones.releases import Release

@@ -27,6 +27,7 @@ from results.names import FEATURES
 from tasks.common.features import View, extract
 from tasks.common.images import split_of
 from tasks.common.sizes import check_pool, input_size
+from tasks.common.train import check_whole
 
 if TYPE_CHECKING:
     from backbones.source import Source
@@ -84,6 +85,7 @@ def banks(source: "Source", data: "DataHandle", config: "Pooled", run: Run) -> t
         ConfigError: the class token of a network without one, or an input size that is not whole patches.
         InputError: an image of `val` is damaged, or too many of `train`.
     """
+    check_whole("features", run)
     check_pool(source.spec, config.pool)
     backbone = source.build(seed=run.seed)
     view = View(input_size(backbone.spec, config.image_size), config.crop_ratio, backbone.spec.interpolation)

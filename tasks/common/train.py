@@ -8,6 +8,7 @@ import torch
 
 from mae_bench.core.batches import Order
 from mae_bench.core.config import Config
+from mae_bench.core.errors import ConfigError
 from mae_bench.core.run import Run
 from mae_bench.core.schedule import ScheduleConfig
 from mae_bench.core.seeding import derive
@@ -23,6 +24,18 @@ def training_key(source: "Source", data: "DataHandle", config: Config, run: Run)
     """Digest of all that shapes a task's training: checkpoint, data, settings, seed and precision."""
     facts = (source.sha256, data.fingerprint, config.digest(), run.seed, run.precision)
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+
+
+def check_whole(task: str, run: Run) -> None:
+    """See that a task's weights are not to be cut over processes.
+
+    Raises:
+        ConfigError: they are; every process would predict with a part of them.
+    """
+    if run.sharded:
+        raise ConfigError(
+            f"{task}: weights cannot be sharded, since each process predicts by itself with all of them; leave it out"
+        )
 
 
 def seeded(build: Callable[[], T], run: Run) -> T:

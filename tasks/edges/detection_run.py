@@ -12,7 +12,7 @@ from mae_bench.core.engine import Training, train
 from mae_bench.core.errors import ConfigError
 from mae_bench.core.files import write_text
 from mae_bench.core.samples import FILE, read_lines
-from tasks.common.train import seeded, training_key
+from tasks.common.train import check_whole, seeded, training_key
 from tasks.edges.detection_ap import check_evaluator
 from tasks.edges.detection_data import TrainImages, class_weights, use_masks
 from tasks.edges.detection_eval import measure
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 def evaluate(source: "Source", data: "DataHandle", config: "Config", run: "Run") -> dict[str, float]:
     """See `tasks.suite.detection.evaluate`."""
+    check_whole("detection", run)
     config = _local(config.scaled(), run)
     train_split, val_split = cast("CocoSplit", data.split("train")), cast("CocoSplit", data.split("val"))
     check_evaluator(val_split, fast=config.evaluator == "fast")

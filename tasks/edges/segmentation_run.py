@@ -15,7 +15,7 @@ from mae_bench.core.files import write_with
 from mae_bench.core.optim import OptimConfig, no_decay_1d
 from mae_bench.core.run import Run
 from mae_bench.core.schedule import ScheduleConfig
-from tasks.common.train import seeded, training_key
+from tasks.common.train import check_whole, seeded, training_key
 from tasks.edges import segmentation_eval as measure
 from tasks.edges import segmentation_picture as picture
 from tasks.edges.segmentation_config import crop_side
@@ -61,10 +61,7 @@ def evaluate(source: Source, data: DataHandle, config: Config, run: Run) -> dict
 
 def _check_processes(config: Config, run: Run) -> None:
     """All processes predict, so each needs the whole network; batch norms need two images where they are not synchronised."""
-    if run.sharded:
-        raise ConfigError(
-            "segmentation: weights cannot be sharded, since each process predicts by itself with all of them; leave it out"
-        )
+    check_whole("segmentation", run)
     share = config.batch_size / _processes()
     if share < 2 and not _several_accelerators(run):
         raise ConfigError(

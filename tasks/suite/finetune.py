@@ -123,8 +123,9 @@ def tune(source: "Source", data: "DataHandle", config: Config, run: Run, kind: C
     from tasks.common.features import View, measure
     from tasks.common.images import split_of
     from tasks.common.sizes import check_pool, crop_ratio, input_size
-    from tasks.common.train import training_key
+    from tasks.common.train import check_whole, training_key
 
+    check_whole("fine-tuning", run)
     check_pool(source.spec, config.pool)
     size = input_size(source.spec, config.image_size)
     view = View(size, crop_ratio(size, config.crop_ratio), source.spec.interpolation)

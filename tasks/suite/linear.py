@@ -151,8 +151,9 @@ def _augmented(source: "Source", data: "DataHandle", config: Config, run: Run) -
     from tasks.common.features import View, measure
     from tasks.common.images import Labelled, probe_transform, split_of, stack
     from tasks.common.sizes import check_pool, input_size
-    from tasks.common.train import seeded, training_key
+    from tasks.common.train import check_whole, seeded, training_key
 
+    check_whole("linear", run)
     check_pool(source.spec, config.pool)
     backbone = source.build(seed=run.seed)
     size = input_size(backbone.spec, config.image_size)

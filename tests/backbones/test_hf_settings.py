@@ -31,6 +31,34 @@ def settings(path: Path, name: str = "config.json", **changes: Any) -> None:
     file.write_text(json.dumps(values))
 
 
+def test_other_settings_beside_the_same_weights_are_another_checkpoint(folder):
+    """A record counts as done by this hash, and another mean gives other numbers."""
+    path = folder("ViTModel")
+    first = open_source(str(path))
+    assert first.sha256 != first.raw_facts["sha256"] and open_source(str(path)).sha256 == first.sha256
+    settings(path, transformers_version="0")
+    assert open_source(str(path)).sha256 == first.sha256, "what shapes no number counts for nothing"
+    seen = {first.sha256}
+    for file, change in [
+        ("config.json", {"num_attention_heads": 8}),
+        ("config.json", {"layer_norm_eps": 1e-3}),
+        ("preprocessor_config.json", {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}),
+        ("preprocessor_config.json", {"resample": 2}),
+    ]:
+        settings(path, file, **change)
+        source = open_source(str(path))
+        assert source.sha256 not in seen and source.raw_facts["sha256"] == first.raw_facts["sha256"]
+        seen.add(source.sha256)
+
+
+def test_resizing_that_the_weights_alone_do_not_tell_counts(folder):
+    """Without a word all images were once resized bicubically: such results stay what they are, others do not."""
+    path = folder("ViTModel") / "model.safetensors"
+    plain, bicubic, bilinear = (open_source(f"{path}{how}") for how in ("", "#interpolation=bicubic", "#interpolation=bilinear"))
+    assert plain.sha256 == plain.raw_facts["sha256"]
+    assert len({one.sha256 for one in (plain, bicubic, bilinear)}) == 3
+
+
 def test_heads_epsilon_and_activation_come_from_config_json(folder):
     path = folder("CLIPModel")
     inner = json.loads((path / "config.json").read_text())["vision_config"]

@@ -2,11 +2,16 @@
 
 import pytest
 
+from backbones.source import open_source
 from mae_bench.cell import main
+from mae_bench.core.errors import ConfigError
+from mae_bench.core.run import Run
 from mae_bench.options import Options, make_options
 from mae_bench.plan import make_plan, with_options
 from results.record import read_record
 from results.request import write_request
+from tasks.handle import open_data
+from tasks.suite import finetune, knn, linear, logistic, partial
 
 
 def test_cells_share_features_and_record_what_was_left_out(own_colours, tmp_path):
@@ -48,3 +53,15 @@ def test_a_cell_with_too_many_damaged_images_goes_on_with_a_higher_limit(own_col
     assert main([str(again.folder)]) == 0
     record = read_record(cell.folder / "record.json", pytest.fail)
     assert record is not None and "damaged training images left out: 2, named in skipped.jsonl" in record.deviations
+
+
+@pytest.mark.parametrize(
+    ("task", "recipe"),
+    [(knn, "demo"), (linear, "cached"), (linear, "paper"), (finetune, "demo"), (partial, "demo"), (logistic, "demo")],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_weights_cut_over_processes_are_refused(task, recipe, colours, tmp_path):
+    source, run = open_source("random:vit_demo_patch8"), Run(tmp_path / "out", sharded=True)
+    with pytest.raises(ConfigError, match="weights cannot be sharded, since each process predicts by itself with all of them"):
+        task.evaluate(source, open_data(f"folder={colours}"), task.RECIPES[recipe], run)
+    assert not run.out.exists()

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from mae_bench.core.errors import InputError
+from mae_bench.core.errors import ConfigError, InputError
 from mae_bench.core.run import Run
+from tasks.handle import open_data
 from tasks.suite import detection
 
 pytestmark = [
@@ -30,6 +31,13 @@ def test_another_file_of_weights_is_another_cell_whatever_its_path(tmp_path, mon
     # Of any folder it is started in, and from any other it is run again in.
     monkeypatch.chdir(tmp_path)
     assert recipe.override({"weights": "detector.pkl"}) == first and str(first.weights) == str(path)
+
+
+def test_weights_cut_over_processes_are_refused(source, make_coco, tmp_path):
+    pytest.importorskip("detectron2")
+    run = Run(tmp_path / "out", sharded=True)
+    with pytest.raises(ConfigError, match="detection: weights cannot be sharded, since each process predicts by itself"):
+        detection.evaluate(source, open_data(f"coco={make_coco()}"), detection.RECIPES["demo"], run)
 
 
 def test_weights_that_are_not_there_are_named_before_anything_runs(tmp_path):
