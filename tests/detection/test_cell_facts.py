@@ -1,4 +1,4 @@
-"""What makes a cell of detection another cell, and what its record and its folder say of it."""
+"""What the record and the folder of a cell of detection say of it, and what it refuses."""
 
 import json
 from types import SimpleNamespace
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mae_bench.core.errors import ConfigError, InputError
+from mae_bench.core.errors import ConfigError
 from mae_bench.core.run import Run
 from tasks.handle import open_data
 from tasks.suite import detection
@@ -17,47 +17,11 @@ pytestmark = [
 ]
 
 
-def test_another_file_of_weights_is_another_cell_whatever_its_path(tmp_path, monkeypatch):
-    path, moved = tmp_path / "detector.pkl", tmp_path / "moved.pkl"
-    path.write_bytes(b"one")
-    moved.write_bytes(b"one")
-    recipe = detection.RECIPES["demo"]
-    first = recipe.override({"weights": str(path)})
-    assert first.digest() != recipe.digest()
-    assert first.digest() == recipe.override({"weights": str(moved)}).digest()
-    before = first.digest()
-    path.write_bytes(b"two")
-    assert first.digest() != before
-    # Of any folder it is started in, and from any other it is run again in.
-    monkeypatch.chdir(tmp_path)
-    assert recipe.override({"weights": "detector.pkl"}) == first and str(first.weights) == str(path)
-
-
 def test_weights_cut_over_processes_are_refused(source, make_coco, tmp_path):
     pytest.importorskip("detectron2")
     run = Run(tmp_path / "out", sharded=True)
     with pytest.raises(ConfigError, match="detection: weights cannot be sharded, since each process predicts by itself"):
         detection.evaluate(source, open_data(f"coco={make_coco()}"), detection.RECIPES["demo"], run)
-
-
-def test_weights_that_are_not_there_are_named_before_anything_runs(tmp_path):
-    config = detection.RECIPES["demo"].override({"weights": str(tmp_path / "none.pkl")})
-    with pytest.raises(InputError, match=r"none\.pkl: No such file or directory"):
-        config.digest()
-
-
-def test_a_record_says_which_detector_it_began_from(source, tmp_path):
-    path = tmp_path / "detector.pkl"
-    path.write_bytes(b"one")
-    config = detection.RECIPES["demo"].override({"weights": str(path)})
-    (line,) = detection.deviations("demo", config, source, Run(tmp_path))
-    assert line.endswith("sha256 7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed")
-    # Hours later the file may be another one, or gone: what the cell began with is told still.
-    config.digest()
-    path.write_bytes(b"three")
-    assert detection.deviations("demo", config, source, Run(tmp_path)) == (line,)
-    path.unlink()
-    assert detection.deviations("demo", config, source, Run(tmp_path)) == (line,)
 
 
 @pytest.mark.parametrize(
@@ -149,29 +113,6 @@ def test_a_resumed_training_keeps_the_names_of_damaged_images(source, make_coco,
         told.append([json.loads(line) for line in (run.out / "skipped.jsonl").read_text().splitlines()])
     assert told[0] == told[1] or sorted(map(str, told[0])) == sorted(map(str, told[1]))
     assert sorted(line["by"] for line in told[1]) == ["annotations", "training"]
-
-
-def test_a_plan_finds_the_cell_stale_once_the_file_has_changed(make_coco, tmp_path):
-    from mae_bench.options import Options
-    from mae_bench.plan import make_plan
-    from mae_bench.settle import changes
-
-    path, root = tmp_path / "detector.pkl", make_coco()
-    settings = {"detection.weights": str(path)}
-
-    def request():
-        words = ("random:vit_demo_patch8",), ("detection:demo",), (f"coco={root}",), tmp_path / "out"
-        return make_plan(*words, overrides=settings, seeds=(0,), options=Options()).cells[0].request
-
-    path.write_bytes(b"one")
-    first, again = request(), request()
-    path.write_bytes(b"two")
-    other = request()
-    assert first.key == again.key != other.key and first.config == other.config
-    model, dataset = SimpleNamespace(sha256=other.sha256), SimpleNamespace(fingerprint=other.fingerprint)
-    protocol = SimpleNamespace(config=first.config, config_digest=first.config_digest, version=other.version)
-    record: Any = SimpleNamespace(model=model, dataset=dataset, protocol=protocol, machine=SimpleNamespace(precision="fp32"))
-    assert changes(record, other) == ["a file that its settings name, or what they mean"]
 
 
 def test_a_record_counts_the_annotations_that_were_left_out(source, tmp_path):
