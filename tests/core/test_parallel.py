@@ -3,7 +3,6 @@
 import os
 import signal
 import time
-import traceback
 
 import pytest
 import torch
@@ -13,7 +12,8 @@ from mae_bench.core import checkpoint, metrics, parallel
 from mae_bench.core.engine import train
 from mae_bench.core.errors import ConfigError, EnvironmentFault, Stopped
 from mae_bench.core.run import Run
-from tests.core.test_engine import Noisy, Smooth, in_child, training, unbroken, weights
+from tests.core.killing import forked, in_child, status_of
+from tests.core.trainings import Noisy, Smooth, train_in_child, training, unbroken, weights
 
 
 class Slow(Noisy):
@@ -57,19 +57,15 @@ def test_R09_a_data_worker_that_dies_is_one_line(tmp_path):
     """In a process of its own: torch tells of the death by an exception at whatever line runs then."""
     expected, _ = unbroken(tmp_path / "whole")
     run = Run(tmp_path / "cut", workers=1, save_seconds=0.0)
-    child = os.fork()
-    if child == 0:
-        torch.set_num_threads(1)  # the threads of the parent are not in the child, which would wait for them
-        try:
+
+    def work():
+        with pytest.raises(
+            EnvironmentFault, match="noisy: a data loading process died: memory ran out, or a decoder crashed"
+        ) as told:
             train(training(dataset=Killing()), run)
-        except EnvironmentFault as error:
-            told = "noisy: a data loading process died: memory ran out, or a decoder crashed" in str(error)
-            os._exit(error.exit_code if told else 2)
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 4
+        raise told.value
+
+    assert in_child(work) == EnvironmentFault.exit_code == 4
     job = training()
     train(job, run)
     assert torch.equal(weights(job.model), expected)
@@ -90,15 +86,12 @@ def test_R03_R04_one_signal_saves_and_stops(tmp_path, number):
 def test_R03_a_second_interrupt_quits_at_once(tmp_path):
     """The first waits for the end of a step, which a slow sample keeps from coming."""
     run = Run(tmp_path / "cut", save_seconds=0.0)
-    child = os.fork()
-    if child == 0:
-        torch.set_num_threads(1)  # the threads of the parent are not in the child, which would wait for them
-        try:
+
+    def work():
+        with pytest.raises(KeyboardInterrupt):
             train(training(dataset=Slow()), run)
-        except KeyboardInterrupt:
-            os._exit(9)
-        finally:
-            os._exit(1)
+
+    child = forked(work)
     while len(metrics.read(run.out, "loss")) < 7:
         time.sleep(0.02)
     time.sleep(0.2)
@@ -107,7 +100,7 @@ def test_R03_a_second_interrupt_quits_at_once(tmp_path):
     time.sleep(0.2)
     assert os.waitpid(child, os.WNOHANG) == (0, 0)
     os.kill(child, signal.SIGINT)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert status_of(child) == 0
     assert time.monotonic() - started < 20
     expected, _ = unbroken(tmp_path / "whole")
     job = training()
@@ -118,7 +111,7 @@ def test_R03_a_second_interrupt_quits_at_once(tmp_path):
 def test_R02_a_signal_while_saving_is_heard_after_it(tmp_path):
     expected, _ = unbroken(tmp_path / "whole")
     run = Run(tmp_path / "cut", save_seconds=0.0)
-    assert in_child(training(), run, "checkpoint.write:term:4") == 75
+    assert train_in_child(training(), run, "checkpoint.write:term:4") == 75
     job = training()
     train(job, run)
     assert torch.equal(weights(job.model), expected)
@@ -146,7 +139,7 @@ def test_R16_a_clock_that_jumps_changes_nothing(tmp_path, monkeypatch):
 def began_with(folder, world, **changes):
     """A training whose saved state says that several processes began it."""
     run = Run(folder, save_seconds=0.0)
-    assert in_child(training(**changes), run, "engine.step:kill:6") == -signal.SIGKILL
+    assert train_in_child(training(**changes), run, "engine.step:kill:6") == -signal.SIGKILL
     state, manifest = checkpoint.load(run.checkpoints, "k", torch.device("cpu")) or pytest.fail("no state")
     checkpoint.save(run.checkpoints, {**state, "world": world}, manifest)
     return run
@@ -165,10 +158,10 @@ def test_R14_another_number_of_processes_is_refused_where_it_shapes_the_loss(tmp
 def test_bf16_goes_on_exactly(tmp_path):
     """In processes of their own, since accelerate has one number format a process."""
     whole, cut = (Run(tmp_path / name, precision="bf16", save_seconds=0.0) for name in ("whole", "cut"))
-    assert in_child(training(), cut, "engine.step:kill:8") == -signal.SIGKILL
+    assert train_in_child(training(), cut, "engine.step:kill:8") == -signal.SIGKILL
     ends = []
     for run in (whole, cut, Run(tmp_path / "fp32")):
-        assert in_child(training(), run) == 0
+        assert train_in_child(training(), run) == 0
         state = checkpoint.newest(run.checkpoints) or pytest.fail("no state")
         ends.append(torch.cat([value.flatten().double() for value in state["model"].values()]))
     assert torch.equal(ends[0], ends[1])
@@ -192,7 +185,7 @@ def test_the_loss_scale_goes_on_exactly(tmp_path, monkeypatch):
     monkeypatch.setattr(parallel, "_accelerator", scaling)
     expected, _ = unbroken(tmp_path / "whole")
     run = Run(tmp_path / "cut", save_seconds=0.0)
-    assert in_child(training(), run, "engine.step:kill:8") == -signal.SIGKILL
+    assert train_in_child(training(), run, "engine.step:kill:8") == -signal.SIGKILL
     saved = checkpoint.newest(run.checkpoints) or pytest.fail("no state")
     assert (saved["scaler"]["scale"], saved["scaler"]["_growth_tracker"]) == (512.0, 2)
     job = training()
@@ -219,7 +212,7 @@ def scalars(folder):
 def test_R01_tensorboard_shows_what_the_log_has(tmp_path):
     pytest.importorskip("tensorboard")
     run = Run(tmp_path, save_seconds=0.0, tensorboard=True)
-    assert in_child(training(), run, "engine.step:kill:8") == -signal.SIGKILL
+    assert train_in_child(training(), run, "engine.step:kill:8") == -signal.SIGKILL
     time.sleep(1.1)  # TensorBoard orders its files by the second they were begun in
     train(training(), run)
     shown = scalars(tmp_path / "tensorboard")

@@ -2,11 +2,9 @@
 
 import pytest
 
-from mae_bench.core import metrics
-from mae_bench.core.run import Run
 from tasks.handle import open_data
 from tasks.suite import detection
-from tests.core.killing import STOPS, assert_equal_states, end_state, killed_in_every_step
+from tests.core.killing import STOPS, assert_kills_change_nothing
 
 pytestmark = [
     pytest.mark.edge,
@@ -24,9 +22,4 @@ def test_R01_killed_in_each_of_25_steps(source, make_coco, settings, tmp_path):
     def work(run):
         return detection.evaluate(source, data, config, run)
 
-    whole = Run(tmp_path / "whole", seed=1)
-    found = work(whole)
-    cut = killed_in_every_step(work, tmp_path / "cut", seed=1)
-    assert work(cut) == found
-    assert_equal_states(end_state(cut), end_state(whole))
-    assert metrics.read(cut.out, "loss") == metrics.read(whole.out, "loss")
+    assert_kills_change_nothing(work, tmp_path, seed=1)

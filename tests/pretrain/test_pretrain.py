@@ -2,22 +2,22 @@
 
 import hashlib
 import json
-import os
 import signal
 
-import numpy as np
 import pytest
 import torch
 import yaml
 from PIL import Image
 
 from backbones.source import open_source
-from mae_bench.core import faults, metrics
-from mae_bench.core.errors import ConfigError, Stopped
+from mae_bench.core import metrics
+from mae_bench.core.errors import ConfigError
 from mae_bench.core.run import Run
 from mae_bench.objectives._images import load_images
 from mae_bench.pretrain import pretrain
 from tasks.handle import open_data
+from tests.core.killing import in_child
+from tests.pretrain.noisy import write_noisy
 
 SMALL = {"epochs": "2", "batch_size": "8", "warmup_epochs": "1", "image_size": "32"}
 STEPS = 4
@@ -26,15 +26,7 @@ STEPS = 4
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """Two classes of 8 noisy images; val has 5 of each."""
-    root = tmp_path_factory.mktemp("images")
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 8), ("val", 5)):
-        for name in ("dark", "light"):
-            (root / split / name).mkdir(parents=True)
-            for index in range(count):
-                pixels = rng.integers(0, 128, (40, 48, 3)) + 120 * (name == "light")
-                Image.fromarray(pixels.astype(np.uint8)).save(root / split / name / f"{index}.png")
-    return open_data(f"folder={root}")
+    return open_data(f"folder={write_noisy(tmp_path_factory.mktemp('images'), 8, 5)}")
 
 
 def go(objective, data, out, overrides=None, **changes):
@@ -113,25 +105,9 @@ def test_cache_is_no_other_training(whole, data):
     assert go("mae", data, whole, {"cache": "never"}) == whole / "model.safetensors"
 
 
-def in_child(fault, *args):
-    """Pretrain in a forked process, as a kill needs one to hit; give its exit status."""
-    child = os.fork()
-    if child == 0:
-        torch.set_num_threads(1)  # the threads of the parent are not in the child, which would wait for them
-        os.environ[faults.VARIABLE] = fault
-        faults._visits.clear()
-        try:
-            go(*args)
-        except Stopped:
-            os._exit(75)
-        finally:
-            os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
 @pytest.mark.parametrize(("kind", "nth"), [("kill", 1), ("kill", 3), ("term", 2)])
 def test_R01_R02_cut_run_ends_as_the_unbroken_one(whole, data, tmp_path, kind, nth):
-    status = in_child(f"engine.step:{kind}:{nth}", "mae", data, tmp_path / "cut")
+    status = in_child(lambda: go("mae", data, tmp_path / "cut"), f"engine.step:{kind}:{nth}")
     assert status == (-signal.SIGKILL if kind == "kill" else 75)
     assert not (tmp_path / "cut" / "pretrain.json").exists()
     weights = go("mae", data, tmp_path / "cut")

@@ -2,11 +2,9 @@
 
 import pytest
 
-from mae_bench.core import metrics
-from mae_bench.core.run import Run
 from tasks.handle import open_data
 from tasks.suite import segmentation
-from tests.core.killing import STOPS, assert_equal_states, end_state, killed_in_every_step
+from tests.core.killing import STOPS, assert_kills_change_nothing
 from tests.segmentation.conftest import tiny_source
 
 pytestmark = [pytest.mark.edge, pytest.mark.slow, pytest.mark.filterwarnings("ignore:This DataLoader will create")]
@@ -21,9 +19,4 @@ def test_R01_killed_in_each_of_25_steps(make_ade, settings, tmp_path):
     def work(run):
         return segmentation.evaluate(source, data, config, run)
 
-    whole = Run(tmp_path / "whole", seed=1)
-    found = work(whole)
-    cut = killed_in_every_step(work, tmp_path / "cut", seed=1)
-    assert work(cut) == found
-    assert_equal_states(end_state(cut), end_state(whole))
-    assert metrics.read(cut.out, "loss") == metrics.read(whole.out, "loss")
+    assert_kills_change_nothing(work, tmp_path, seed=1)
