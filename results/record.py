@@ -1,5 +1,6 @@
 """What a finished cell leaves: one JSON file with the numbers and everything needed to get them again."""
 
+import contextlib
 import json
 import math
 from collections.abc import Callable
@@ -183,7 +184,10 @@ def read_record(path: Path, warn: Callable[[str], None]) -> Record | None:
         The record, or None where there is none that can be read.
     """
     try:
-        data = json.loads(patiently(path.read_bytes).decode(), parse_constant=_refuse)
+        text = patiently(path.read_bytes)
+        if (record := _parsed(text)) is not None:
+            return record
+        data = json.loads(text.decode(), parse_constant=_refuse)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, RecursionError) as error:
@@ -230,6 +234,16 @@ def accuracy_score(value: float, total: int, *, unit: str = "%", higher_is_bette
         ci95=(100 * max(0.0, centre - half), 100 * min(1.0, centre + half)),
         higher_is_better=higher_is_better,
     )
+
+
+def _parsed(text: bytes) -> Record | None:
+    """A record of today's schema in half the time; None for anything else, which is then looked at with care."""
+    if b'"schema"' not in text or b"NaN" in text or b"Infinity" in text:
+        return None
+    with contextlib.suppress(ValidationError):
+        if (record := Record.model_validate_json(text)).version == SCHEMA:
+            return record
+    return None
 
 
 def _refuse(word: str) -> float:

@@ -1,7 +1,10 @@
 """The cells below an output folder, as their files tell; nothing here needs torch."""
 
+import gc
 import json
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -16,8 +19,8 @@ from results.request import Request, changed, read_key, read_request
 ORDER = "order.json"
 STATUS = "status.json"
 """How the last process of a cell ended."""
-PATTERN = "*/*/*/seed*"
-"""Cells below an output folder: model, task-recipe, data set, seed."""
+LEVELS = 4
+"""Folders from an output folder to a cell: model, task-recipe, data set, seed."""
 
 State = Literal["done", "failed", "diverged", "stopped", "started", "planned"]
 
@@ -87,8 +90,8 @@ def stored_cells(out: Path, warn: Callable[[str], None]) -> list[StoredCell]:
         InputError: there is no such folder.
     """
     check_out(out)
-    folders = sorted(path for path in out.glob(PATTERN) if (path / records.FILE).is_file() or (path / REQUEST).is_file())
-    return [cell for folder in folders for cell in cells_in(folder, warn)]
+    with uncollected():
+        return [cell for folder in _folders(out) for cell in cells_in(folder, warn)]
 
 
 def check_out(out: Path) -> None:
@@ -102,9 +105,39 @@ def check_out(out: Path) -> None:
         raise InputError(f"{out} {what}; give the folder that was the -o of an earlier run")
 
 
+def _folders(out: Path) -> list[Path]:
+    """Folders that may be those of cells, by path; a folder that cannot be listed has none."""
+    found = [str(out)]
+    for level in range(1, LEVELS + 1):
+        found = [path for folder in found for path in _below(folder) if level < LEVELS or Path(path).name.startswith("seed")]
+    return sorted(map(Path, found))
+
+
+def _below(folder: str) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.path for entry in entries if entry.is_dir()]
+    except OSError:
+        return []
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Collect no garbage inside the block, which makes next to none: looking for it among ten thousand records takes long."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
 def cells_in(folder: Path, warn: Callable[[str], None]) -> list[StoredCell]:
-    """What the files of one cell folder tell: the cell measured, and the one asked for since with other settings or data."""
+    """What the files of one folder tell: the cell measured, the one asked for since with other settings or data, or neither."""
     record = read_record(folder / records.FILE, warn)
+    if record is None and not (folder / records.FILE).is_file() and not (folder / REQUEST).is_file():
+        return []
     measured = [] if record is None else [StoredCell(folder, record)]
     if record is not None and read_key(folder) in (record.key, None):
         return measured

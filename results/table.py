@@ -1,16 +1,14 @@
 """The transfer table of output folders: one row a model, one column a metric of one protocol on one data set."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import fsum, sqrt
 from pathlib import Path
-
-import pandas as pd
 
 from results.labels import GroupKey, RowKey, Told, group_label, group_note, mixtures, record_group, record_row, row_labels
 from results.record import Record
-from results.store import Order, StoredCell, pretrainings, read_order, stored_cells
+from results.store import Order, StoredCell, pretrainings, read_order, stored_cells, uncollected
 
 HEADLINE = ("top1", "AP_box", "AP_mask", "mIoU")
 """Metrics shown of a task that has any of them; `everything` shows the others too."""
@@ -105,25 +103,25 @@ def build_table(outs: Sequence[Path], warn: Callable[[str], None], *, everything
         warn: takes one line for each file that had to be left out.
         everything: whether metrics beside the headline ones get columns.
     """
-    cells = [cell for out in outs for cell in stored_cells(out, warn)]
-    order = Order()
-    for out in outs:
-        order = order.merged(read_order(out))
-    spent = {one.sha256: one.seconds for out in outs for one in pretrainings(out) if one.seconds is not None}
-    return arrange(cells, order, spent, everything=everything)
+    with uncollected():
+        cells = [cell for out in outs for cell in stored_cells(out, warn)]
+        order = Order()
+        for out in outs:
+            order = order.merged(read_order(out))
+        spent = {one.sha256: one.seconds for out in outs for one in pretrainings(out) if one.seconds is not None}
+        return arrange(cells, order, spent, everything=everything)
 
 
 def arrange(cells: Sequence[StoredCell], order: Order, pretraining: dict[str, float], *, everything: bool = False) -> Table:
     """Make the table of cells; its scores are a function of the numbers, the names and the order alone."""
     records, conflicts = _latest([cell.record for cell in cells if cell.record is not None])
-    frame = _frame(records)
     rows = _rows(cells, order)
     groups = _groups(cells, records, order, everything)
     return Table(
         rows=rows,
         row_labels=row_labels(rows),
         groups=groups,
-        scores=_entries(frame),
+        scores=_entries(records),
         seconds=_seconds(records, lambda record: record.cost.seconds),
         shared=_seconds(records, lambda record: record.cost.shared_seconds),
         pretraining={sha256: pretraining[sha256] for _, sha256 in rows if sha256 in pretraining},
@@ -169,22 +167,21 @@ def _values(record: Record) -> dict[str, float]:
     return {name: score.value for name, score in record.metrics.items()}
 
 
-def _frame(records: Sequence[Record]) -> pd.DataFrame:
-    lines = [
-        (record_row(record), record_group(record), name, record.seed, score.value)
-        for record in records
-        for name, score in record.metrics.items()
-    ]
-    return pd.DataFrame(lines, columns=["row", "group", "metric", "seed", "value"])
+def _entries(records: Sequence[Record]) -> dict[tuple[RowKey, GroupKey, str], Entry]:
+    """Mean and sample standard deviation over seeds; sums are exact, so that the order of reading does not matter."""
+    places: dict[tuple[RowKey, GroupKey, str], list[float]] = {}
+    for record in records:
+        row, group = record_row(record), record_group(record)
+        for name, score in record.metrics.items():
+            places.setdefault((row, group, name), []).append(score.value)
+    return {place: _entry(values) for place, values in places.items()}
 
 
-def _entries(frame: pd.DataFrame) -> dict[tuple[RowKey, GroupKey, str], Entry]:
-    """Mean and sample standard deviation over seeds; sorted by seed, so that sums do not depend on the order of reading."""
-    places = frame.sort_values("seed", kind="stable").groupby(["row", "group", "metric"], sort=False)["value"]
-    entries = {}
-    for place, mean, std, count in places.agg(["mean", "std", "count"]).itertuples(name=None):
-        entries[place] = Entry(mean, None if math.isnan(std) else std, count)
-    return entries
+def _entry(values: Sequence[float]) -> Entry:
+    mean = fsum(values) / len(values)
+    if len(values) == 1:
+        return Entry(mean, None, 1)
+    return Entry(mean, sqrt(fsum((value - mean) ** 2 for value in values) / (len(values) - 1)), len(values))
 
 
 def _seconds(records: Sequence[Record], of: Callable[[Record], float]) -> dict[tuple[RowKey, GroupKey], float]:
