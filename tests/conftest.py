@@ -1,5 +1,6 @@
-"""What many tests stand on, made once a session."""
+"""What tests of several folders stand on."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -18,3 +19,18 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     from tasks.scenes import write_demo
 
     return write_demo(tmp_path_factory.mktemp("tiny") / "data", scale="tiny")
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Starts jobs by submitit, whose LocalExecutor stands in for a cluster."""
+    submitit = pytest.importorskip("submitit")
+    from mae_bench.processes import submitter
+
+    # It cancels by SIGINT, which jobs ignore if tests that a shell runs in the background do.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr("submitit.core.core.Job._results_timeout_s", 1)
+    executor = submitit.LocalExecutor(folder=tmp_path / "slurm")
+    executor.update_parameters(timeout_min=5)
+    yield submitter(executor)
+    signal.signal(signal.SIGINT, before)

@@ -3,10 +3,8 @@
 import json
 import shutil
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 
 from mae_bench.core.errors import InputError
@@ -14,6 +12,7 @@ from mae_bench.core.run import Run
 from mae_bench.objectives._images import held_out, load_images
 from mae_bench.pretrain import pretrain
 from tasks.handle import open_data
+from tests.pretrain.noisy import write_noisy
 
 SMALL = {"epochs": "2", "batch_size": "8", "warmup_epochs": "1", "image_size": "16", "decoder_dim": "16"}
 
@@ -21,13 +20,7 @@ SMALL = {"epochs": "2", "batch_size": "8", "warmup_epochs": "1", "image_size": "
 @pytest.fixture
 def root(tmp_path):
     """Sixteen images to train on, of which the first cannot be decoded."""
-    rng, root = np.random.default_rng(0), tmp_path / "images"
-    for split, count in (("train", 8), ("val", 2)):
-        for name in ("dark", "light"):
-            (root / split / name).mkdir(parents=True)
-            for index in range(count):
-                pixels = rng.integers(0, 128, (20, 24, 3)) + 120 * (name == "light")
-                Image.fromarray(pixels.astype(np.uint8)).save(root / split / name / f"{index}.png")
+    root = write_noisy(tmp_path / "images", 8, 2, (20, 24))
     spoil(root / "train/dark/0.png")
     return root
 

@@ -8,13 +8,12 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from PIL import Image
 
 from mae_bench.core import metrics
+from tests.pretrain.noisy import write_noisy
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -23,15 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.edge]
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    root = tmp_path_factory.mktemp("images")
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 24), ("val", 4)):
-        for name in ("dark", "light"):
-            (root / split / name).mkdir(parents=True)
-            for index in range(count):
-                pixels = rng.integers(0, 128, (48, 48, 3)) + 120 * (name == "light")
-                Image.fromarray(pixels.astype(np.uint8)).save(root / split / name / f"{index}.png")
-    return root
+    return write_noisy(tmp_path_factory.mktemp("images"), 24, 4, (48, 48))
 
 
 def begin(processes, script, *words):

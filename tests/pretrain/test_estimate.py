@@ -5,10 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch.autograd.graph import saved_tensors_hooks
 
 from mae_bench import pretrain
@@ -18,6 +16,7 @@ from mae_bench.core.errors import ConfigError, InputError
 from mae_bench.core.run import Run
 from mae_bench.estimate_pretrain import estimate
 from tasks.handle import open_data
+from tests.pretrain.noisy import write_noisy
 
 HERE = Path(__file__).parent
 IMAGES = 24
@@ -25,15 +24,7 @@ IMAGES = 24
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("images")
-    rng = np.random.default_rng(0)
-    for split in ("train", "val"):
-        for name in ("dark", "light"):
-            (root / split / name).mkdir(parents=True)
-            for index in range(IMAGES // 2):
-                pixels = rng.integers(0, 128, (40, 48, 3)) + 120 * (name == "light")
-                Image.fromarray(pixels.astype(np.uint8)).save(root / split / name / f"{index}.png")
-    return open_data(f"folder={root}")
+    return open_data(f"folder={write_noisy(tmp_path_factory.mktemp('images'), IMAGES // 2, IMAGES // 2)}")
 
 
 def cost_of(data, objective="supervised", arch="vit_base_patch16", changes=None, **words):

@@ -7,7 +7,6 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 
 from backbones.source import open_source
@@ -18,6 +17,7 @@ from mae_bench.core.training import LOGGED
 from mae_bench.pretrain import pretrain
 from tasks.handle import open_data
 from tasks.suite import knn, linear
+from tests.pretrain.noisy import write_noisy
 
 SMALL = {"epochs": "2", "batch_size": "8", "warmup_epochs": "1", "image_size": "16", "decoder_dim": "16"}
 STEPS = 6
@@ -31,14 +31,7 @@ def _short_linear(monkeypatch):
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """Two classes, 12 noisy images of each to train on and 4 to measure on."""
-    root = tmp_path_factory.mktemp("images")
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 12), ("val", 4)):
-        for name in ("dark", "light"):
-            (root / split / name).mkdir(parents=True)
-            for index in range(count):
-                pixels = rng.integers(0, 200, (20, 24, 3)) + 55 * (name == "light")
-                Image.fromarray(pixels.astype(np.uint8)).save(root / split / name / f"{index}.png")
+    root = write_noisy(tmp_path_factory.mktemp("images"), 12, 4, (20, 24), noise=200, lighter=55)
     return open_data(f"folder={root}")
 
 

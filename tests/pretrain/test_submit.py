@@ -8,9 +8,7 @@ import threading
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 from safetensors.torch import load_file
 
 from mae_bench import pretrain_nodes
@@ -23,9 +21,10 @@ from mae_bench.jobs import Job
 from mae_bench.launch import run_jobs
 from mae_bench.pretrain import pretrain
 from mae_bench.pretrain_submit import command, submit
-from mae_bench.processes import _is_ending, submitter
+from mae_bench.processes import _is_ending
 from mae_bench.start_pretrain import Wanted
 from tasks.handle import open_data
+from tests.pretrain.noisy import write_noisy
 from tests.results.sample import Screen
 
 SMALL = ["epochs=10", "warmup_epochs=1", "batch_size=4", "image_size=32", "decoder_dim=16"]
@@ -33,27 +32,8 @@ PROMISED = "ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::Use
 
 
 @pytest.fixture
-def start(tmp_path, monkeypatch):
-    """Jobs in the hands of submitit."""
-    submitit = pytest.importorskip("submitit")
-    # It cancels by SIGINT, which jobs ignore if tests that a shell runs in the background do.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    monkeypatch.setattr("submitit.core.core.Job._results_timeout_s", 1)
-    executor = submitit.LocalExecutor(folder=tmp_path / "slurm")
-    executor.update_parameters(timeout_min=5)
-    yield submitter(executor)
-    signal.signal(signal.SIGINT, before)
-
-
-def images(root: Path):
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 4), ("val", 1)):
-        for name in ("dark", "light"):
-            (root / split / name).mkdir(parents=True)
-            for index in range(count):
-                pixels = rng.integers(0, 128, (40, 48, 3)) + 120 * (name == "light")
-                Image.fromarray(pixels.astype(np.uint8)).save(root / split / name / f"{index}.png")
-    return root
+def images(tmp_path):
+    return write_noisy(tmp_path / "images", 4, 1)
 
 
 def wanted(data, out, *words, **more) -> Wanted:
@@ -94,10 +74,10 @@ def test_R04_a_warned_job_saves_and_is_queued_again_whatever_the_signal(tmp_path
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings(*PROMISED)
-def test_R04_a_preempted_pretraining_ends_in_the_same_weights(tmp_path, start):
-    data, out = images(tmp_path / "images"), tmp_path / "out"
+def test_R04_a_preempted_pretraining_ends_in_the_same_weights(images, tmp_path, start):
+    out = tmp_path / "out"
     overrides = dict(word.split("=") for word in SMALL)
-    pretrain("mae", "vit_demo_patch8", open_data(f"folder={data}"), overrides, Run(tmp_path / "whole", seed=3), recipe="demo")
+    pretrain("mae", "vit_demo_patch8", open_data(f"folder={images}"), overrides, Run(tmp_path / "whole", seed=3), recipe="demo")
 
     def trains():
         return len(metrics.read(out, "loss")) >= 2
@@ -108,7 +88,7 @@ def test_R04_a_preempted_pretraining_ends_in_the_same_weights(tmp_path, start):
 
     watching = when(trains, preempt)
     screen = Screen()
-    assert submit(wanted(data, out, *SMALL, threads=1, device="cpu"), {}, screen, start) == 0, screen.text
+    assert submit(wanted(images, out, *SMALL, threads=1, device="cpu"), {}, screen, start) == 0, screen.text
     watching.join(1)
     assert "going on from step" in (out / "log.txt").read_text()
     whole, cut = (load_file(folder / "model.safetensors") for folder in (tmp_path / "whole", out))
@@ -118,29 +98,27 @@ def test_R04_a_preempted_pretraining_ends_in_the_same_weights(tmp_path, start):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings(*PROMISED)
-def test_what_fails_is_told_with_its_code(tmp_path, start):
+def test_what_fails_is_told_with_its_code(images, tmp_path, start):
     screen = Screen()
-    few = wanted(images(tmp_path / "images"), tmp_path / "out", "batch_size=100", threads=1, device="cpu")
+    few = wanted(images, tmp_path / "out", "batch_size=100", threads=1, device="cpu")
     assert submit(few, {}, screen, start) == 3
     assert "8 training samples for a batch of 100; lower batch_size" in screen.text
 
 
-def test_what_is_wrong_is_refused_before_anything_is_submitted(tmp_path):
-    data = images(tmp_path / "images")
+def test_what_is_wrong_is_refused_before_anything_is_submitted(images, tmp_path):
     for words, said in (
-        (wanted(data, tmp_path / "out", "mask_rate=0.5"), "did you mean mask_ratio"),
-        (wanted(data, tmp_path / "out", "epochs=0"), "epochs"),
+        (wanted(images, tmp_path / "out", "mask_rate=0.5"), "did you mean mask_ratio"),
+        (wanted(images, tmp_path / "out", "epochs=0"), "epochs"),
     ):
         with pytest.raises(ConfigError, match=said):
             submit(words, {}, Screen(), lambda job, environment: pytest.fail("submitted"))
     with pytest.raises(ConfigError, match="gpus_per_node=a100:8: give a number"):
-        submit(wanted(data, tmp_path / "out"), {"gpus_per_node": "a100:8"}, Screen())
+        submit(wanted(images, tmp_path / "out"), {"gpus_per_node": "a100:8"}, Screen())
     assert not (tmp_path / "out").exists()
 
 
-def test_the_command_line_takes_a_launcher(tmp_path, monkeypatch, capsys):
-    data = images(tmp_path / "images")
-    words = ["pretrain", "mae", "--arch", "vit_demo_patch8", "-d", f"folder={data}", "-o", str(tmp_path / "out")]
+def test_the_command_line_takes_a_launcher(images, tmp_path, monkeypatch, capsys):
+    words = ["pretrain", "mae", "--arch", "vit_demo_patch8", "-d", f"folder={images}", "-o", str(tmp_path / "out")]
     assert main([*words, "--slurm", "partition=gpu"]) == 2
     assert "--slurm with slurm alone" in capsys.readouterr().err
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 
@@ -11,22 +10,9 @@ import pytest
 from mae_bench.core.errors import ConfigError, EnvironmentFault
 from mae_bench.launch import python, run_jobs
 from mae_bench.options import Options, make_options, slots
-from mae_bench.processes import Command, slurm, submitter, torchrun
+from mae_bench.processes import Command, slurm, torchrun
 from tests.runner.light_parent import jobs
 from tests.runner.test_launch import SLOT, gone, pids, quiet, wait_for
-
-
-@pytest.fixture
-def start(tmp_path, monkeypatch):
-    """Jobs in the hands of submitit."""
-    submitit = pytest.importorskip("submitit")
-    # It cancels by SIGINT, which jobs ignore if tests that a shell runs in the background do.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    monkeypatch.setattr("submitit.core.core.Job._results_timeout_s", 1)
-    executor = submitit.LocalExecutor(folder=tmp_path / "slurm")
-    executor.update_parameters(timeout_min=5)
-    yield submitter(executor)
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
