@@ -34,6 +34,8 @@ def as_data(source: Source, seen: Inspection) -> dict[str, Any]:
 def show(source: Source, seen: Inspection, console: Console, *, everything: bool) -> None:
     """Tables: the facts, the training's settings, the ledger, the blocks, the verdict."""
     facts = Table(box=None, show_header=False)
+    for _ in ("name", "value"):
+        facts.add_column(overflow="fold")
     for name, value in _facts(source, seen).items():
         facts.add_row(name, _text(value))
     console.print(facts)

@@ -86,8 +86,7 @@ class TrainImages(Images):
         self.classes = {category: label for label, category in enumerate(split.category_ids)}
         kept = [number for number, image in enumerate(split.images) if objects(split, image["id"])]
         self.numbers = repeated(split, kept, config.repeat_threshold) if config.repeat_threshold else kept
-        # As Detectron2 has it for COCO, polygons stay polygons; data with a single run-length mask becomes bitmaps.
-        self.mask_format = "polygon" if masks and self._all_polygons() else "bitmask"
+        self.mask_format = mask_format(split) if masks else "bitmask"
 
     def __getitem__(self, index: int) -> Sample:
         """One training sample; its randomness comes from NumPy's global generator."""
@@ -110,13 +109,6 @@ class TrainImages(Images):
         if isinstance(moved.get("segmentation"), np.ndarray):
             moved["segmentation"] = np.array(moved["segmentation"])  # Pillow's arrays cannot be written to, and torch warns
         return moved
-
-    def _all_polygons(self) -> bool:
-        return all(
-            isinstance(truth["segmentation"], list)
-            for number in self.numbers
-            for truth in objects(self.split, self.split.images[number]["id"])
-        )
 
 
 REPEAT_EPOCHS = 16
@@ -168,6 +160,12 @@ def use_masks(config: "Config", *splits: "CocoSplit") -> bool:
     if config.masks and without:
         raise ConfigError(f"detection: masks=True, but {without[0]} has no masks; set detection.masks=False")
     return not without if config.masks is None else config.masks
+
+
+def mask_format(split: "CocoSplit") -> str:
+    """Detectron2's word for the masks of a split: polygons stay so, as for COCO; a single run-length mask makes all bitmaps."""
+    found = (truth["segmentation"] for image in split.images for truth in objects(split, image["id"]))
+    return "polygon" if all(isinstance(mask, list) for mask in found) else "bitmask"
 
 
 def objects(split: "CocoSplit", image_id: int) -> list[dict[str, Any]]:

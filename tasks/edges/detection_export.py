@@ -24,7 +24,7 @@ from fvcore.common.param_scheduler import (
 from backbones.adapters.to_detectron2 import open_backbone, optimizer_params, spread_layers
 from mae_bench.core.errors import ConfigError
 from mae_bench.core.files import write_text
-from tasks.edges.detection_data import use_masks
+from tasks.edges.detection_data import mask_format, use_masks
 from tasks.edges.detection_heads import Tree
 from tasks.edges.detection_model import model_tree
 from tasks.edges.detection_source import Writer
@@ -94,14 +94,15 @@ def export_native(
     config = config.scaled()
     if config.weights is not None:
         raise ConfigError("weights=FILE is train.init_checkpoint in Detectron2; export without it")
-    writer, registration = Writer(), ""
+    writer, registration, kind = Writer(), "", "polygon"
     if handle is not None:
         splits: dict[str, CocoSplit] = {which: handle.split(which) for which in ("train", "val")}
         num_classes, masks = len(splits["train"].classes), use_masks(config, *splits.values())
+        kind = mask_format(splits["train"]) if masks else kind
         data = f"{LVIS if splits['train'].federated else 'mae_bench'}_{handle.name}"
         registration = _registration(splits, data, writer)
     parts = {
-        "dataloader": dataloader(config, data, masks=masks),
+        "dataloader": dataloader(config, data, masks=kind if masks else None),
         "model": model(source, config, num_classes, masks=masks, data=data),
         "optimizer": optimizer(config),
         "lr_multiplier": multiplier(config.schedule, config.steps),
@@ -191,8 +192,8 @@ def multiplier(schedule: "ScheduleConfig", steps: int) -> Tree:
     )
 
 
-def dataloader(config: "Config", data: str, *, masks: bool) -> dict[str, Tree]:
-    """Loaders and evaluator by Detectron2's registered names."""
+def dataloader(config: "Config", data: str, *, masks: str | None) -> dict[str, Tree]:
+    """Loaders and evaluator by Detectron2's registered names; `masks` is its word for how they are kept, None for none."""
     side, lvis = config.image_size, data.startswith(LVIS)
     flip = [LazyCall(T.RandomFlip)(prob=config.flip, horizontal=True)] if config.flip else []
     scale, crop = config.scale, [side, side]
@@ -201,9 +202,12 @@ def dataloader(config: "Config", data: str, *, masks: bool) -> dict[str, Tree]:
         LazyCall(T.ResizeScale)(min_scale=scale[0], max_scale=scale[1], target_height=side, target_width=side),
         LazyCall(T.FixedSizeCrop)(crop_size=crop, pad=False),
     ]
+    learned = masks is not None
     mapper = LazyCall(DatasetMapper)(
-        is_train=True, augmentations=views, image_format="RGB", use_instance_mask=masks, recompute_boxes=masks
+        is_train=True, augmentations=views, image_format="RGB", use_instance_mask=learned, recompute_boxes=learned
     )
+    if masks == "bitmask":
+        mapper.instance_mask_format = masks
     train: dict[str, Any] = {
         "dataset": LazyCall(get_detection_dataset_dicts)(names=f"{data}_train"),
         "mapper": mapper,

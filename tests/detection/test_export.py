@@ -105,15 +105,19 @@ def test_schedule_is_the_same_at_every_step(source, settings, tmp_path, schedule
         multiplier.step()
 
 
-def test_loaders_give_the_users_data(source, settings, make_coco, tmp_path):
-    data = open_data(f"coco={make_coco(masks=None)}")
+@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable:UserWarning")  # Detectron2's own reader of bitmaps
+@pytest.mark.parametrize("masks", [None, "polygon", "rle"])
+def test_loaders_give_the_users_data(source, settings, make_coco, tmp_path, masks):
+    data = open_data(f"coco={make_coco(masks=masks)}")
     try:
         native = written(source, settings, tmp_path / "cell.py", handle=data)
-        assert native.model.roi_heads.num_classes == 2 and "mask_head" not in native.model.roi_heads
+        assert native.model.roi_heads.num_classes == 2 and ("mask_head" in native.model.roi_heads) == (masks is not None)
         native.dataloader.train.num_workers = native.dataloader.test.num_workers = 0
         loader: Any = instantiate(native.dataloader.train)
         batch = next(iter(loader))
         assert len(batch) == settings.batch_size and batch[0]["image"].shape[0] == 3 and len(batch[0]["instances"]) > 0
+        if masks:
+            assert type(batch[0]["instances"].gt_masks).__name__ == {"polygon": "PolygonMasks", "rle": "BitMasks"}[masks]
         test: Any = instantiate(native.dataloader.test)
         assert sum(map(len, test)) == 3
         assert native.train.max_iter == settings.steps
