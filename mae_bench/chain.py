@@ -9,6 +9,7 @@ from rich.console import Console
 
 from mae_bench.core.errors import ConfigError, MaeBenchError
 from mae_bench.display import make_display
+from mae_bench.forking import forking
 from mae_bench.jobs import Job, Ready
 from mae_bench.launch import check_stopped, python, run_jobs
 from mae_bench.options import Options, slots
@@ -95,8 +96,8 @@ class Chain:
         Raises:
             Stopped: a signal came.
         """
-        with make_display(self.console, "jobs") as display:
-            outcomes = run_jobs(jobs, slots(self.options), display)
+        with make_display(self.console, "jobs") as display, forking(self.options.device) as start:
+            outcomes = run_jobs(jobs, slots(self.options), display, start)
         check_stopped(outcomes)
         return [*self.failures, *failed_jobs(outcomes)]
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from mae_bench.core.errors import ConfigError, EnvironmentFault
 from mae_bench.core.find import missing
@@ -49,12 +49,17 @@ class Command:
         self.words, self.log, self.environment = words, log, dict(environment)
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> "subprocess.Popen[bytes]":
+    def open_log(self, note: str = "") -> IO[bytes]:
+        """The log to append to, with a line of when and how the command is started, and a note where there is one."""
+        log = self.log.open("ab", buffering=0)
+        lines = [f"--- {datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z} {' '.join(self.words)}", *([note] if note else [])]
+        log.write("".join(f"{line}\n" for line in lines).encode())
+        return log
+
+    def start(self, note: str = "") -> "subprocess.Popen[bytes]":
         """Start the command in a process group of its own; it stops when this process ends."""
         environment = {**os.environ, **self.environment, PARENT: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
-        with self.log.open("ab") as log:
-            log.write(f"--- {datetime.now().astimezone():%Y-%m-%d %H:%M:%S %z} {' '.join(self.words)}\n".encode())
-            log.flush()
+        with self.open_log(note) as log:
             self.process = subprocess.Popen(
                 self.words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, process_group=0
             )

@@ -1,6 +1,7 @@
 """Running cells: what is finished is skipped by its key, the rest runs as jobs, and what failed is told at the end."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from mae_bench.core.errors import MaeBenchError, Stopped
 from mae_bench.core.files import write_text
 from mae_bench.display import make_display
 from mae_bench.ends import last_lines
+from mae_bench.forking import forking
 from mae_bench.jobs import Job, Outcome
 from mae_bench.launch import check_stopped, python, run_jobs
 from mae_bench.options import Options, slots
@@ -66,8 +68,8 @@ def run_plan(plan: Plan, out: Path, options: Options, console: Console) -> int:
     failures = blocked_failures(plan.blocked)
     jobs, more = cell_jobs(plan.cells, options, console)
     say(console, f"{len(jobs)} cells to run, {describe(options, plan.cells)}")
-    with make_display(console) as display:
-        outcomes = run_jobs(jobs, slots(options), display, _start(options, out))
+    with make_display(console) as display, _starting(options, out, len(jobs)) as start:
+        outcomes = run_jobs(jobs, slots(options), display, start)
     check_stopped(outcomes)
     return conclude(out, [*failures, *more, *failed_jobs(outcomes)], console)
 
@@ -193,9 +195,11 @@ def _fault(cell: Cell, stands: Standing) -> Failure | None:
     return Failure(cell.request.title, cell.fault) if cell.fault and stands.to_run else None
 
 
-def _start(options: Options, out: Path) -> Start:
-    """Where cells are started."""
-    return slurm(out.absolute() / "slurm", dict(options.slurm)) if options.launcher == "slurm" else start_here
+def _starting(options: Options, out: Path, jobs: int) -> AbstractContextManager[Start]:
+    """Where and how cells are started; a single one gains nothing by being forked."""
+    if options.launcher == "slurm":
+        return nullcontext(slurm(out.absolute() / "slurm", dict(options.slurm)))
+    return forking(options.device) if jobs > 1 else nullcontext(start_here)
 
 
 def _compare(cell: Cell, before: Record | None, console: Console) -> tuple[Job, ...]:

@@ -62,7 +62,11 @@ def mark(folder: Path, name: str) -> None:
         file.write("x")
 
 
-if __name__ == "__main__":
+def main(words: list[str]) -> int:
     claim.BEAT_SECONDS = float(os.environ.get("LIGHT_BEAT", claim.BEAT_SECONDS))
-    place = Path(sys.argv[1])
-    sys.exit(work_in(place, lambda: measure(place, sys.argv[3])))
+    place = Path(words[0])
+    return work_in(place, lambda: measure(place, words[2]))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

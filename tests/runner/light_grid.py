@@ -1,4 +1,4 @@
-"""Sixty light cells, some of them faulty, and a program that runs them, as a script: `light_grid.py OUT CLOCK`."""
+"""Sixty light cells, some of them faulty, and a program that runs them, as a script: `light_grid.py OUT CLOCK [forked]`."""
 
 import json
 import sys
@@ -9,12 +9,13 @@ from typing import Any
 
 from rich.console import Console
 
-from mae_bench import claim, launch, runner
+from mae_bench import claim, forking, launch, runner
 from mae_bench.options import Options
 from mae_bench.plan import Cell
 from tests.runner.light_runner import command, make_cell, make_plan
 
 FAULTY = ("crash", "kill", "full", "hang", "corrupt", "error", "diverge")
+FORKED = "tests.runner.light_cell"
 ODD = ("kill once", "clock", "dead machine")
 """What happens to cells that give their number all the same."""
 CELLS = 60
@@ -40,7 +41,13 @@ def prepare(out: Path) -> None:
             (cell.folder / f"{claim.NAME}1").write_text(json.dumps(owner))
 
 
-def main(out: Path, clock: float) -> int:
+def forked(module: str, *words: str) -> tuple[str, ...]:
+    """In place of `mae_bench.launch.python`: a command that is forked."""
+    return (sys.executable, "-m", FORKED, *words)
+
+
+def main(out: Path, clock: float, *, fork: bool) -> int:
+    forking.FORKED, forking.PRELOADED = (FORKED,), (FORKED,)
     claim.STALE_SECONDS, launch.GRACE_SECONDS, launch.BUSY_SECONDS = STALE, 0.5, 0.5
     real, whole = time.time, runner.cell_job
     time.time = lambda: real() + clock
@@ -49,9 +56,9 @@ def main(out: Path, clock: float) -> int:
         job = whole(cell, *words)
         return replace(job, time_limit=3.0) if cell.request.config["mode"] == "hang" else job
 
-    runner.python, runner.cell_job = command, limited  # type: ignore[assignment]
+    runner.python, runner.cell_job = forked if fork else command, limited  # type: ignore[assignment]
     return runner.run_plan(make_plan(*(cell for _, cell in cells(out))), out, Options(jobs=3), Console(width=300))
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), float(sys.argv[2])))
+    sys.exit(main(Path(sys.argv[1]), float(sys.argv[2]), fork="forked" in sys.argv))

@@ -18,9 +18,9 @@ GRID = Path(light_grid.__file__)
 YEAR = 365 * 86400.0
 
 
-def start(out, clock):
+def start(out, clock, *how):
     environment = {**os.environ, "LIGHT_SECONDS": "0.5", "LIGHT_BEAT": "0.2"}
-    command = [sys.executable, str(GRID), str(out), str(clock)]
+    command = [sys.executable, str(GRID), str(out), str(clock), *how]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
 
@@ -68,13 +68,13 @@ def test_r17_r19_t02_two_runners_and_every_fault_leave_one_record_of_each_health
     assert len(cells(tmp_path)) == CELLS
     prepare(tmp_path)
     corrupt = [cell.folder / "record.json" for mode, cell in cells(tmp_path) if mode == "corrupt"]
-    first, second = start(tmp_path, 0.0), start(tmp_path, 3 * YEAR)
+    first, second = start(tmp_path, 0.0, "forked"), start(tmp_path, 3 * YEAR)
     wait_for_records(tmp_path, 8, second)
     killed = kill_running(tmp_path, 2)
     wait_for_records(tmp_path, 20, second)
     first.kill()
     first.communicate(timeout=60)
-    third = start(tmp_path, -3 * YEAR)
+    third = start(tmp_path, -3 * YEAR, "forked")
     said = [one.communicate(timeout=180)[0] for one in (second, third)]
     assert [second.returncode, third.returncode] == [1, 1], said
     healthy = check(tmp_path, *said)
