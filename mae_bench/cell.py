@@ -8,12 +8,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from mae_bench.claim import Busy
 from mae_bench.clock import Clock
 from mae_bench.core import processes
 from mae_bench.core.config import Config, build
 from mae_bench.core.errors import InputError
 from mae_bench.energy import meter_of
-from mae_bench.job import Busy, log_to_stderr, reporter, warnings_of, work_in
+from mae_bench.job import log_to_stderr, reporter, warnings_of, work_in
 from mae_bench.measured import Spent, make_record, shared_seconds, with_classes
 from mae_bench.watched import Watched
 from results.keeping import check_readable, has_record, write_record

@@ -10,7 +10,6 @@ Claims are numbered. To take one over is to make the file of the next number, wh
 """
 
 import contextlib
-import errno
 import json
 import os
 import secrets
@@ -19,19 +18,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from mae_bench.claim_file import NAME, Seen, claims_in, last_in, make, rewrite, text_of
 from mae_bench.core.patience import patiently
+from mae_bench.living import here, lives
 
 BUSY = 76
 """Exit code: another process works in the folder, or has just changed what is to be done there; try again later."""
-NAME = ".claim-"
 BEAT_SECONDS = 30.0
 STALE_SECONDS = 600.0
-NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
-"""What file systems say that cannot give a file a second name."""
 
 Lock = Literal["mine", "other", "none"]
 """The kernel's lock of the folder: this process's, somebody's, or there are no locks here."""
@@ -42,21 +39,6 @@ _watched: dict[str, tuple[bytes, float]] = {}
 
 class Busy(Exception):
     """Another process holds the folder."""
-
-
-@dataclass(frozen=True)
-class _Seen:
-    number: int
-    path: Path
-    content: bytes
-
-    @property
-    def owner(self) -> dict[str, Any]:
-        try:
-            found = json.loads(self.content)
-        except ValueError:
-            return {}
-        return found if isinstance(found, dict) else {}
 
 
 class Claim:
@@ -87,7 +69,7 @@ class Claim:
                 if not self._is_there():
                     return self._lost(self._path.parent)
                 self._beats += 1
-                _rewrite(self._path, _text(self._owner, self._beats))
+                rewrite(self._path, text_of(self._owner, self._beats))
             except OSError:  # the file system is away; the next beat comes
                 continue
 
@@ -112,15 +94,15 @@ def take(folder: Path, lock: Lock, lost: Callable[[Path], None] | None = None) -
     Raises:
         Busy: another process holds it, or may.
     """
-    before = _last(folder)
+    before = last_in(folder)
     if (before is None and lock == "other") or (before is not None and not _is_over(before, lock)):
         raise Busy(str(folder))
-    owner = {**_here(), "token": secrets.token_hex(8)}
+    owner = {**here(), "token": secrets.token_hex(8)}
     path = folder / f"{NAME}{1 if before is None else before.number + 1}"
-    if not _make(path, _text(owner, 0)):
+    if not make(path, text_of(owner, 0)):
         raise Busy(str(folder))
     # Meanwhile another process may have taken the old claim over, finished and let go, and a third one may have begun.
-    others = [one for one in _all(folder) if one.path != path]
+    others = [one for one in claims_in(folder) if one.path != path]
     if any(before is None or one.number > before.number or one.content != before.content for one in others):
         path.unlink(missing_ok=True)
         raise Busy(str(folder))
@@ -132,132 +114,29 @@ def take(folder: Path, lock: Lock, lost: Callable[[Path], None] | None = None) -
 
 def holder(folder: Path, lock: Lock) -> str:
     """The machine that may work in a folder; empty where none does."""
-    seen = _last(folder)
+    seen = last_in(folder)
     if seen is None:
         return socket.gethostname() if lock == "other" else ""
     return "" if _is_over(seen, lock) else str(seen.owner.get("host", "another machine"))
 
 
-def _is_over(seen: _Seen, lock: Lock) -> bool:
+def _is_over(seen: Seen, lock: Lock) -> bool:
     """Whether who made a claim is gone."""
-    owner, here = seen.owner, _here()
-    if owner.get("boot") == here["boot"] and here["boot"]:
+    owner, own = seen.owner, here()
+    if owner.get("boot") == own["boot"] and own["boot"]:
         if lock == "mine":  # which its maker would hold
             return True
-        if owner.get("space") == here["space"]:
-            return not _lives(owner.get("pid"), owner.get("started"))
+        if owner.get("space") == own["space"]:
+            return not lives(owner.get("pid"), owner.get("started"))
     return _unchanged(seen) >= STALE_SECONDS
 
 
-def _unchanged(seen: _Seen) -> float:
+def _unchanged(seen: Seen) -> float:
     """For how long this process has seen nothing else in a claim."""
     key = str(seen.path)
     if key not in _watched or _watched[key][0] != seen.content:
         _watched[key] = seen.content, time.monotonic()
     return time.monotonic() - _watched[key][1]
-
-
-def _all(folder: Path) -> list[_Seen]:
-    found = []
-    for name in patiently(lambda: os.listdir(folder)):  # noqa: PTH208  # whose errors are told, unlike a glob's
-        number, path = name.removeprefix(NAME), folder / name
-        if name.startswith(NAME) and number.isdecimal():
-            with contextlib.suppress(FileNotFoundError):  # let go since it was listed
-                found.append(_Seen(int(number), path, patiently(path.read_bytes)))
-    return sorted(found, key=lambda one: one.number)
-
-
-def _last(folder: Path) -> _Seen | None:
-    return next(reversed(_all(folder)), None)
-
-
-def _make(path: Path, content: bytes) -> bool:
-    """Make a file with its content at once; False where there is one."""
-    draft = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
-    try:
-        patiently(lambda: draft.write_bytes(content))
-        return _link(draft, path)
-    except OSError as error:
-        if error.errno not in NO_LINKS:
-            raise
-        return _make_without_links(path, content)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def _link(draft: Path, path: Path) -> bool:
-    try:
-        patiently(lambda: os.link(draft, path))
-    except FileExistsError:  # perhaps made by this very call, whose first answer a server has lost
-        return draft.stat().st_nlink > 1
-    return True
-
-
-def _make_without_links(path: Path, content: bytes) -> bool:
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    except FileExistsError:
-        return False
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-    return True
-
-
-def _rewrite(path: Path, content: bytes) -> None:
-    """Change a file of the same length in its place: it takes no room on a full disk, and brings back no file that is gone."""
-    handle = os.open(path, os.O_WRONLY)
-    try:
-        os.pwrite(handle, content, 0)
-    finally:
-        os.close(handle)
-
-
-def _text(owner: dict[str, Any], beats: int) -> bytes:
-    return json.dumps({**owner, "beats": f"{beats:012}"}).encode()
-
-
-def _here() -> dict[str, Any]:
-    """This process among all of all machines."""
-    return {
-        "host": socket.gethostname(),
-        "boot": _read("/proc/sys/kernel/random/boot_id") or f"{sys.platform} {socket.gethostname()}",
-        "space": _target("/proc/self/ns/pid"),
-        "pid": os.getpid(),
-        "started": _started(os.getpid()),
-    }
-
-
-def _lives(pid: object, started: object) -> bool:
-    """Whether a process of this machine is the one that had this number then."""
-    if not isinstance(pid, int) or pid < 1:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return _started(pid) == started
-
-
-def _started(pid: int) -> str:
-    """When a process was started, in the kernel's ticks since the machine was; empty where the kernel does not tell."""
-    fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
-    return fields[19] if len(fields) > 19 else ""
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text().strip()
-    except OSError:
-        return ""
-
-
-def _target(path: str) -> str:
-    try:
-        return os.readlink(path)  # noqa: PTH115  # not a file's path
-    except OSError:
-        return ""
 
 
 def _quit(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """The time and the energy of a cell over all its sessions, also of those that a kill ended."""
 
 import contextlib
+import math
 import threading
 import time
 from contextlib import AbstractContextManager
@@ -31,8 +32,9 @@ class Clock(AbstractContextManager["Clock"]):
         """
         self._path, self._meter, self._keeps = folder / ELAPSED, meter or Meter(()), keeps
         before = read_object(self._path)
-        self._before, self.sessions = float(before.get("seconds", 0.0)), int(before.get("sessions", 0)) + 1
-        self._joules_before: float | None = before.get("joules", None if self.sessions > 1 else 0.0)
+        self._before = _number(before.get("seconds")) or 0.0
+        self.sessions = int(_number(before.get("sessions")) or bool(before)) + 1
+        self._joules_before = _number(before.get("joules")) if before else 0.0
         self._started, self._joules = time.monotonic(), self._meter.joules()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._count, daemon=True)
@@ -78,3 +80,15 @@ class Clock(AbstractContextManager["Clock"]):
         sums: dict[str, Any] = {"seconds": round(self.seconds, 3), "sessions": self.sessions}
         joules = self.joules
         write_json(self._path, sums if joules is None else {**sums, "joules": round(joules, 1)})
+
+
+def noted_seconds(folder: Path) -> float | None:
+    """Seconds of a cell's sessions until the last note; None where there is none that can be read."""
+    return _number(read_object(folder / ELAPSED).get("seconds"))
+
+
+def _number(value: object) -> float | None:
+    """A sum as it was noted; None for anything else that a damaged file may hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if 0 <= value < math.inf else None

@@ -5,11 +5,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from mae_bench.claim import BUSY, Busy
 from mae_bench.core.errors import MaeBenchError, Stopped
 from mae_bench.core.files import write_json
 from mae_bench.core.signals import ASKING
-from mae_bench.job import BUSY, Busy, locked, one_line
+from mae_bench.job import one_line
 from mae_bench.jobs import LOG, Job, Outcome
+from mae_bench.locks import locked
 from results.store import STATUS, read_object
 
 STOPS = (Stopped.exit_code, BUSY, *(-number for number in ASKING))

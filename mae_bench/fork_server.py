@@ -21,6 +21,8 @@ import socket
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from multiprocessing import get_context
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +40,11 @@ class Server:
 
     def __init__(self, line: socket.socket) -> None:
         self._line = line
-        self._running: dict[int, tuple[int, int]] = {}
-        """Number and process id by the descriptor that tells of a process's end."""
+        self._running: dict[int, tuple[int, ForkProcess]] = {}
+        """Number and process by the descriptor that tells of its end."""
 
-    def serve(self) -> list[str] | None:
-        """Serve until the other end is closed; gives None then, and in each forked process the words of its command."""
+    def serve(self) -> None:
+        """Serve until the other end is closed."""
         while True:
             for ready in select.select([self._line.fileno(), *self._running], [], [])[0]:
                 if ready in self._running:
@@ -50,51 +52,58 @@ class Server:
                     continue
                 text, logs, _, _ = socket.recv_fds(self._line, LARGEST, 1)
                 if not text:
-                    return None
+                    return
                 asked = json.loads(text)
-                if "start" not in asked:
+                if "start" in asked:
+                    self._fork(asked["start"], asked["words"], logs[0])
+                else:
                     self._signal(asked)
-                elif self._fork(asked["start"], logs[0]):
-                    return asked["words"]
 
-    def _fork(self, number: int, log: int) -> bool:
-        """Whether this is the forked process."""
+    def _fork(self, number: int, words: list[str], log: int) -> None:
+        process = get_context("fork").Process(target=self._work, args=(words, log))
         try:
-            process = os.fork()
+            process.start()
         except OSError as error:  # no memory, or no more processes
             os.write(log, f"mae-bench: cannot start a process: {error.strerror}\n".encode())
             self._tell(ended=number, code=1)
-            process = -1
-        if process:
+            return
+        finally:
             os.close(log)
-        if process > 0:
-            with contextlib.suppress(OSError):  # it has done so itself, and may have ended
-                os.setpgid(process, process)
-            self._running[os.pidfd_open(process)] = number, process
-        if process == 0:
-            os.setpgid(0, 0)
-            self._line.close()
-            for descriptor in self._running:
-                os.close(descriptor)
-            for stream in (1, 2):
-                os.dup2(log, stream)
-            os.close(log)
-            os.environ[PARENT] = str(os.getppid())
-        return process == 0
+        with contextlib.suppress(OSError):  # it has done so itself, and may have ended
+            os.setpgid(_pid(process), _pid(process))
+        self._running[process.sentinel] = number, process
+
+    def _work(self, words: list[str], log: int) -> None:
+        """In the forked process: do what a command says, and end with its exit code."""
+        os.setpgid(0, 0)
+        self._line.close()  # whose closing tells the runner that this process's parent is gone
+        for stream in (1, 2):
+            os.dup2(log, stream)
+        os.close(log)
+        os.environ[PARENT] = str(os.getppid())
+        show([sys.executable, "-m", *words])
+        sys.argv = list(words)
+        sys.exit(import_module(words[0]).main(words[1:]))
 
     def _signal(self, asked: dict[str, Any]) -> None:
-        for number, process in self._running.values():  # which are not reaped, so that no other has their numbers
-            if number == asked["of"]:
+        for number, process in self._running.values():
+            if number == asked["of"] and process.exitcode is None:
                 with contextlib.suppress(ProcessLookupError):
-                    (os.killpg if asked["group"] else os.kill)(process, asked["signal"])
+                    (os.killpg if asked["group"] else os.kill)(_pid(process), asked["signal"])
 
-    def _end(self, descriptor: int) -> None:
-        number, process = self._running.pop(descriptor)
-        os.close(descriptor)
-        self._tell(ended=number, code=os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
+    def _end(self, sentinel: int) -> None:
+        number, process = self._running.pop(sentinel)
+        process.join()
+        self._tell(ended=number, code=process.exitcode or 0)
+        process.close()
 
     def _tell(self, **message: int) -> None:
         self._line.send(json.dumps(message).encode())
+
+
+def _pid(process: ForkProcess) -> int:
+    assert process.pid is not None, "it was started"
+    return process.pid
 
 
 def preload(modules: Sequence[str]) -> str:
@@ -102,7 +111,6 @@ def preload(modules: Sequence[str]) -> str:
     try:
         for name in modules:
             import_module(name)
-        os.close(os.pidfd_open(os.getpid()))
     except (ImportError, OSError) as error:
         return f"ended by {type(error).__name__}: {error}"
     count = threads()
@@ -129,26 +137,19 @@ def show(words: Sequence[str]) -> None:
         ctypes.memmove(begin, text.ljust(end - begin, b"\0"), end - begin)
 
 
-def main(words: Sequence[str]) -> int:
-    """Serve; in a forked process do what its command says. Gives the exit code."""
+def main(words: Sequence[str]) -> None:
+    """Serve until the runner is gone, and end at once then: cells that still run are to save, not to be waited for."""
     end_with_parent()
     _, end, *modules = words
     line = socket.socket(fileno=int(end))
-    start = [sys.executable, "-m", "mae_bench.fork_server", *modules]
-    show(start)
+    show([sys.executable, "-m", "mae_bench.fork_server", *modules])
     fault = preload(modules)
-    try:
+    with contextlib.suppress(ConnectionError):
         line.send(json.dumps({"ready": fault}).encode())
-        asked = None if fault else Server(line).serve()
-    except ConnectionError:  # the runner is gone
-        return 0
-    if asked is None:
-        return 0
-    module, *rest = asked
-    show([sys.executable, "-m", *asked])
-    sys.argv = [module, *rest]
-    return import_module(module).main(rest)
+        if not fault:
+            Server(line).serve()
+    os._exit(0)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])

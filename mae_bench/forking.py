@@ -43,7 +43,7 @@ def forking(device: str, modules: Sequence[str] | None = None) -> Iterator[Start
     An accelerator cannot be used both in a process and in its fork, and systems other than Linux have no way for a process to end
     with the one it comes from; there all are started by themselves.
     """
-    if device != "cpu" or not sys.platform.startswith("linux") or not hasattr(os, "pidfd_open"):
+    if device != "cpu" or not sys.platform.startswith("linux"):
         yield start_here
         return
     forks = Forks(PRELOADED if modules is None else modules)

@@ -1,8 +1,6 @@
-"""The started side of a job: its lock, its progress file, its status and exit code, and its end with its parent."""
+"""The started side of a job: its progress file, its status and exit code, and its end with its parent."""
 
 import ctypes
-import errno
-import fcntl
 import logging
 import os
 import signal
@@ -14,24 +12,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
-from typing import IO
 
-from mae_bench import claim
 from mae_bench.claim import BUSY, Busy
 from mae_bench.core import processes
-from mae_bench.core.errors import Diverged, EnvironmentFault, MaeBenchError, Stopped
+from mae_bench.core.errors import Diverged, MaeBenchError, Stopped
 from mae_bench.core.files import write_json
-from mae_bench.core.patience import patiently
 from mae_bench.core.progress import Bar, FileReporter, Reporter, Silent
 from mae_bench.core.signals import ASKING
 from mae_bench.lines import Lines
+from mae_bench.locks import locked
 from results.store import STATUS
 
 PARENT = "MAE_BENCH_PARENT"
 """Environment variable with the process id of the program that started this one as a job."""
-LOCK = ".lock"
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
-"""What file systems say that have no locks; there claims alone tell."""
 
 _PR_SET_PDEATHSIG = 1
 
@@ -64,49 +57,6 @@ def end_with_parent() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if processes.world() == 1 and os.getppid() != int(parent):
         raise Stopped("the program that started this job is gone")
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process alone, among those of this machine and of others that share the file system.
-
-    However the process ends, the next one on this machine can have the folder at once, one on another after a while; see
-    `mae_bench.claim`.
-
-    Raises:
-        Busy: another process holds it.
-        EnvironmentFault: nothing can be written there.
-    """
-    file, lock = _take(folder)
-    try:
-        with _told(folder):
-            held = claim.take(folder, lock)
-        try:
-            yield
-        finally:
-            held.release()
-    finally:
-        file.close()
-
-
-def is_locked(folder: Path) -> bool:
-    """Whether a process works in the folder at this moment."""
-    return bool(holder(folder))
-
-
-def holder(folder: Path) -> str:
-    """The machine of the process that works in the folder at this moment; empty where none does.
-
-    Of another machine that is gone this process can only know when it has looked for long enough.
-    """
-    if not (folder / LOCK).exists():
-        return ""
-    try:
-        file, lock = _take(folder)
-    except EnvironmentFault:
-        return ""
-    with file:
-        return claim.holder(folder, lock)
 
 
 def work_in(folder: Path, work: Callable[[], None], *, debug: bool = False) -> int:
@@ -208,29 +158,3 @@ def _leave(folder: Path, state: str, message: str, code: int) -> None:
     if not processes.is_main():
         return
     write_json(folder / STATUS, {"state": state, "message": message, "exit_code": code, "pid": os.getpid(), "time": time.time()})
-
-
-def _take(folder: Path) -> tuple[IO[bytes], claim.Lock]:
-    """Open and lock the lock file; a record lock is not inherited by data workers, so none of them can keep it."""
-    with _told(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        file = patiently(lambda: (folder / LOCK).open("ab"))
-    try:
-        patiently(lambda: fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB))
-    except (BlockingIOError, PermissionError):
-        return file, "other"
-    except OSError as error:
-        if error.errno in NO_LOCKS:
-            return file, "none"
-        file.close()
-        raise EnvironmentFault(f"cannot lock {folder / LOCK}: {error.strerror}; choose an -o elsewhere") from error
-    return file, "mine"
-
-
-@contextmanager
-def _told(folder: Path) -> Iterator[None]:
-    """What the system says of a folder that cannot be written, on one line."""
-    try:
-        yield
-    except OSError as error:
-        raise EnvironmentFault(f"cannot write in {folder}: {error.strerror}; choose another -o") from error

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import FrameType
 
+from mae_bench.claim import BUSY
 from mae_bench.core import progress
 from mae_bench.core.errors import MaeBenchError, Stopped
 from mae_bench.core.signals import ASKING
 from mae_bench.ends import STOPS, ended, kind_of, reason, told, with_status
-from mae_bench.job import BUSY
 from mae_bench.jobs import Display, Job, Outcome, Seen
 from mae_bench.lines import duration
 from mae_bench.processes import Process, Start, start_here
@@ -91,7 +91,8 @@ def check_stopped(outcomes: Sequence[Outcome]) -> None:
     """Raise `Stopped` with one line when a signal ended the jobs."""
     left = [outcome for outcome in outcomes if outcome.state == "stopped"]
     if left:
-        raise Stopped(f"stopped; {len(left)} of {len(outcomes)} are not finished; the same command goes on from there")
+        are = "is" if len(left) == 1 else "are"
+        raise Stopped(f"stopped; {len(left)} of {len(outcomes)} {are} not finished; the same command goes on from there")
 
 
 class _Pool:

@@ -16,9 +16,9 @@ from mae_bench.core.config import build
 from mae_bench.core.errors import MaeBenchError
 from mae_bench.core.progress import FILE as PROGRESS
 from mae_bench.core.wording import shown
-from mae_bench.job import is_locked
 from mae_bench.lines import duration
 from mae_bench.listing import OBJECTIVES
+from mae_bench.locks import is_locked
 from results.store import STATUS, read_object
 
 SETTINGS, RECORD, WEIGHTS, LOG = "config.yaml", "pretrain.json", "model.safetensors", "log.txt"

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from mae_bench.core import find
 from mae_bench.core.errors import ConfigError, EnvironmentFault
 from mae_bench.display import make_display
-from mae_bench.job import is_locked
 from mae_bench.jobs import Job
 from mae_bench.launch import check_stopped, python, run_jobs
 from mae_bench.listing import OBJECTIVES
+from mae_bench.locks import is_locked
 from mae_bench.processes import Start, slurm, torchrun
 from mae_bench.start_pretrain import Wanted
 from results.store import STATUS, read_object

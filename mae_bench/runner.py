@@ -12,6 +12,7 @@ from rich.text import Text
 from mae_bench.choose import Blocked
 from mae_bench.core.errors import MaeBenchError, Stopped
 from mae_bench.core.files import write_text
+from mae_bench.core.plural import counted
 from mae_bench.display import make_display
 from mae_bench.ends import last_lines
 from mae_bench.forking import forking
@@ -47,7 +48,7 @@ def retry(out: Path, options: Options, console: Console) -> int:
     found = stored_cells(out, lambda line: say(console, f"warning: {line}"))
     asked = [Cell(cell.folder, cell.request) for cell in found if cell.record is None and cell.request is not None]
     if not asked:
-        say(console, f"nothing to do: all {len(found)} cells in {out} are finished")
+        say(console, f"nothing to do: {counted(len(found), 'cell')} in {out}, all finished")
     cells = [with_options(cell, options) for cell in asked]
     for name, old, new in _other_ways(asked, cells):
         say(console, f"{name} {old} -> {new}, as asked for now")
@@ -67,7 +68,7 @@ def run_plan(plan: Plan, out: Path, options: Options, console: Console) -> int:
     write_order(out, Order(plan.models, plan.tasks))
     failures = blocked_failures(plan.blocked)
     jobs, more = cell_jobs(plan.cells, options, console)
-    say(console, f"{len(jobs)} cells to run, {describe(options, plan.cells)}")
+    say(console, f"{counted(len(jobs), 'cell')} to run, {describe(options, plan.cells)}")
     with make_display(console) as display, _starting(options, out, len(jobs)) as start:
         outcomes = run_jobs(jobs, slots(options), display, start)
     check_stopped(outcomes)
@@ -91,7 +92,8 @@ def cell_jobs(
     found = [(cell, standing(cell, options.overwrite)) for cell in cells]
     done = [cell for cell, stands in found if stands.state == "done"]
     if done:
-        say(console, f"{len(done)} of {len(cells)} cells are finished and skipped")
+        are = "is" if len(done) == 1 else "are"
+        say(console, f"{len(done)} of {counted(len(cells), 'cell')} {are} finished and skipped")
     for cell, stands in found:
         if stands.state == "stale":
             say(console, f"again: {cell.request.title}: {stands.reason}; its record stays until the new one is there")
@@ -179,7 +181,7 @@ def describe(options: Options, cells: Sequence[Cell] = ()) -> str:
     devices = sorted({cell.request.device for cell in cells}) or [options.device]
     precisions = sorted({cell.request.precision for cell in cells}) or [options.precision]
     how = f"on {' and '.join(devices)} in {' and '.join(precisions)}"
-    return f"{options.jobs} at a time, {options.threads} threads each, {how}"
+    return f"{options.jobs} at a time, {counted(options.threads, 'thread')} each, {how}"
 
 
 def say(console: Console, line: str) -> None:

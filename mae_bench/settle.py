@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mae_bench.claim import NAME as CLAIM
+from mae_bench.claim import Busy
+from mae_bench.claim_file import NAME as CLAIM
 from mae_bench.core.errors import ConfigError, MaeBenchError
 from mae_bench.core.files import write_json
-from mae_bench.job import LOCK, Busy, locked
 from mae_bench.jobs import Ready
+from mae_bench.locks import LOCK, locked
 from mae_bench.plan import Cell
 from results import record as records
 from results.keeping import check_readable, kept, restore

@@ -6,10 +6,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from mae_bench.clock import noted_seconds
 from mae_bench.core.plural import counted
 from mae_bench.core.progress import FILE
 from mae_bench.display import duration
-from mae_bench.job import is_locked
+from mae_bench.locks import is_locked
 from mae_bench.pretrain_state import find_pretrainings, tell
 from results.names import plain
 from results.store import StoredCell, read_object, stored_cells
@@ -67,8 +68,8 @@ def details(cell: StoredCell, state: str) -> str:
     """A few words about a cell that is not done."""
     if state in ("failed", "diverged"):
         return plain(f"{cell.message} (log: {cell.folder / 'log.txt'})")
-    spent = read_object(cell.folder / "elapsed.json").get("seconds")
-    words = [f"{duration(float(spent))} so far"] if isinstance(spent, int | float) else []
+    spent = noted_seconds(cell.folder)
+    words = [f"{duration(spent)} so far"] if spent is not None else []
     now = read_object(cell.folder / FILE)
     if now:
         words.insert(0, f"{now.get('title')} {now.get('done')}/{now.get('total')} {now.get('note', '')}".rstrip())

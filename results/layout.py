@@ -234,5 +234,6 @@ def _notes(layout: Published, sheet: Sheet, wanted: Sequence[Reference], more: i
         if place.unlike:
             notes.append(f"{DAGGER} {row}, {column}: not the published protocol: {'; '.join(place.unlike)}")
     if more:
-        notes.append(f"{more} more numbers fall into places that hold one already; the one nearest to the protocol is shown")
+        fall = "number falls into a place that holds" if more == 1 else "numbers fall into places that hold"
+        notes.append(f"{more} more {fall} one already; the one nearest to the protocol is shown")
     return tuple(notes)

@@ -8,8 +8,8 @@ import yaml
 
 from mae_bench import cli
 from mae_bench.core import find
-from mae_bench.job import locked
 from mae_bench.listing import OBJECTIVES
+from mae_bench.locks import locked
 from mae_bench.pretrain_state import beginning, command, read_state
 from tests.cli.test_cli import call
 from tests.runner.conftest import write_images

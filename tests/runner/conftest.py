@@ -30,7 +30,7 @@ def held(folder: Path) -> Iterator[None]:
     script = f"""
 import time
 from pathlib import Path
-from mae_bench.job import locked
+from mae_bench.locks import locked
 with locked(Path({str(folder)!r})):
     Path({str(ready)!r}).touch()
     time.sleep(60)

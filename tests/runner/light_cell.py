@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 
 from mae_bench import claim
+from mae_bench.claim import Busy
 from mae_bench.core.errors import Diverged, InputError
-from mae_bench.job import Busy, work_in
+from mae_bench.job import work_in
 from results.keeping import has_record, write_record
 from results.request import read_request
 from tests.results.sample import make_record

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from mae_bench import claim, forking, launch, runner
+from mae_bench.claim_file import NAME
 from mae_bench.options import Options
 from mae_bench.plan import Cell
 from tests.runner.light_runner import command, make_cell, make_plan
@@ -38,7 +39,7 @@ def prepare(out: Path) -> None:
         if mode == "dead machine":
             cell.folder.mkdir(parents=True)
             owner = {"host": "gone", "boot": "another", "space": "", "pid": 1, "started": "1", "token": "t", "beats": "7"}
-            (cell.folder / f"{claim.NAME}1").write_text(json.dumps(owner))
+            (cell.folder / f"{NAME}1").write_text(json.dumps(owner))
 
 
 def forked(module: str, *words: str) -> tuple[str, ...]:

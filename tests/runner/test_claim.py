@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from mae_bench import claim, job
-from mae_bench.claim import NAME, STALE_SECONDS, Busy, Lock, take
+from mae_bench import claim, job, locks
+from mae_bench.claim import STALE_SECONDS, Busy, Lock, take
+from mae_bench.claim_file import NAME
 from mae_bench.core import patience
 from mae_bench.core.errors import EnvironmentFault
-from mae_bench.job import holder, is_locked, locked
+from mae_bench.living import here, started_at
+from mae_bench.locks import holder, is_locked, locked
 from tests.runner.conftest import held
 
 FAR = {"host": "far", "boot": "of another machine", "space": "", "pid": 1, "started": "1", "token": "t"}
@@ -70,13 +72,13 @@ def test_a_claim_that_somebody_else_has_taken_over_and_let_go_is_not_what_was_wa
     leave(tmp_path)
     assert not taken(tmp_path)
     clock[0] += STALE_SECONDS
-    whole = claim._make
+    whole = claim.make
 
     def late(path, content):
         leave(tmp_path, token="of the third")
         return whole(path, content)
 
-    monkeypatch.setattr(claim, "_make", late)
+    monkeypatch.setattr(claim, "make", late)
     assert not taken(tmp_path)
     assert [json.loads(path.read_text())["token"] for path in tmp_path.iterdir()] == ["of the third"]
 
@@ -84,7 +86,7 @@ def test_a_claim_that_somebody_else_has_taken_over_and_let_go_is_not_what_was_wa
 @pytest.mark.parametrize("links", [True, False])
 def test_r20_one_alone_of_many_takes_a_dead_claim_over(tmp_path, clock, monkeypatch, links):
     if not links:
-        monkeypatch.setattr(claim.os, "link", refusing(errno.EPERM))
+        monkeypatch.setattr(os, "link", refusing(errno.EPERM))
     leave(tmp_path)
     assert not taken(tmp_path)
     clock[0] += STALE_SECONDS
@@ -107,7 +109,7 @@ def test_r20_one_alone_of_many_takes_a_dead_claim_over(tmp_path, clock, monkeypa
 
 def test_t02_a_process_of_this_machine_is_known_to_live_or_to_be_gone(tmp_path):
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    facts = {**claim._here(), "pid": child.pid, "started": claim._started(child.pid)}
+    facts = {**here(), "pid": child.pid, "started": started_at(child.pid)}
     leave(tmp_path, **facts)
     assert not taken(tmp_path, "none") and not taken(tmp_path, "other")
     child.kill()
@@ -115,7 +117,7 @@ def test_t02_a_process_of_this_machine_is_known_to_live_or_to_be_gone(tmp_path):
     assert taken(tmp_path, "none")
     leave(tmp_path, **{**facts, "pid": os.getpid()})  # the number has been given to another process since
     assert taken(tmp_path, "none")
-    leave(tmp_path, **claim._here())
+    leave(tmp_path, **here())
     assert taken(tmp_path, "mine")  # who holds the kernel's lock knows that nobody else of this machine does
 
 
@@ -219,6 +221,6 @@ def test_t05_a_fault_that_passes_is_waited_for_and_one_that_stays_is_one_line(tm
 
 def test_status_names_the_machine_that_works_in_a_folder(tmp_path):
     leave(tmp_path)
-    (tmp_path / job.LOCK).touch()
+    (tmp_path / locks.LOCK).touch()
     assert holder(tmp_path) == "far"
     assert not is_locked(Path(tmp_path, "absent"))

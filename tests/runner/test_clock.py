@@ -57,6 +57,15 @@ def test_time_is_counted_over_sessions_that_were_killed(tmp_path, monkeypatch):
     assert clock.seconds >= 100 and clock.sessions == 4
 
 
+@pytest.mark.parametrize("seconds", ['"soon"', "null", "true", "[1]", "NaN", "-Infinity", "-5", "{}"])
+def test_a_damaged_note_is_begun_anew(tmp_path, seconds):
+    for text in (f'{{"seconds": {seconds}, "sessions": 2}}', f'{{"seconds": 1.5, "sessions": {seconds}}}', seconds):
+        (tmp_path / "elapsed.json").write_text(text)
+        with Clock(tmp_path) as clock:
+            pass
+        assert 0 <= clock.seconds < 60 and 1 <= clock.sessions <= 3
+
+
 def test_counting_goes_on_after_a_note_that_could_not_be_written(tmp_path, monkeypatch):
     monkeypatch.setattr(clocks, "SECONDS_BETWEEN_NOTES", 0.02)
     write, tries = clocks.write_json, []

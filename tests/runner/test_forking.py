@@ -45,7 +45,8 @@ def test_a_forked_job_is_a_process_of_its_own(tmp_path):
     assert all(one["group"] == one["pid"] and one["place"] == "here" for one in told)
     for job, one in zip((first, second), told, strict=True):  # `ps` shows which cell it is, and the log how it was started
         assert [word for word in one["shown"] if word] == list(job.command)
-        assert (job.folder / "log.txt").read_text().splitlines()[0].endswith(" ".join(job.command))
+        [line] = (job.folder / "log.txt").read_text().splitlines()
+        assert line.endswith(" ".join(job.command))
     assert gone(told[0]["parent"], 5)
 
 

@@ -16,9 +16,9 @@ import pytest
 
 from mae_bench.core.errors import InputError
 from mae_bench.display import PlainDisplay
-from mae_bench.job import is_locked
 from mae_bench.jobs import Job
 from mae_bench.launch import check_stopped, run_jobs
+from mae_bench.locks import is_locked
 from tests.results.sample import Screen
 from tests.runner.conftest import held
 from tests.runner.light_parent import JOB, jobs

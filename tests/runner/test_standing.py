@@ -38,7 +38,7 @@ def test_r15_no_record_is_ever_lost_and_earlier_ones_come_back(tmp_path):
         assert run(tmp_path, cell)[0] == 0
     for cell in cells:
         code, text = run(tmp_path, cell)
-        assert code == 0 and "1 of 1 cells are finished and skipped" in text
+        assert code == 0 and "1 of 1 cell is finished and skipped" in text
         assert key_of(cell) == cell.request.key
     assert visits(cells[0]) == 1  # of the last one that ran; the others were brought back without running
     assert {path.name for path in cells[0].folder.glob("record.*.json")} >= {f"record.{cell.request.key}.json" for cell in cells}
