@@ -67,8 +67,8 @@ def user(converted: Converted, zoo: Zoo, told: Fragment, text: str) -> Converted
         std=told.std or converted.spec.std,
         method=converted.spec.method,
         pretrain_data=converted.spec.pretrain_data,
+        interpolation=told.interpolation or converted.spec.interpolation,
     )
-    spec = replace(spec, interpolation=told.interpolation or converted.spec.interpolation)
     if told.image_size and told.image_size != spec.image_size:
         height, width = spec.image_size
         raise InputError(f"{text}: the position embeddings of the file are for {height}x{width} pixels; leave image_size out")

@@ -6,9 +6,10 @@ from torch import Tensor
 
 from backbones.arch import Arch
 from backbones.contract import BackboneSpec
+from backbones.formats import _hf_config
 
 CONFIG, WEIGHTS, PROCESSOR = "config.json", "model.safetensors", "preprocessor_config.json"
-RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}
+RESAMPLE = {name: number for number, name in _hf_config.RESAMPLE.items()}
 """PIL's numbers of the resampling."""
 
 

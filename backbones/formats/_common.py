@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from backbones import eva_shapes, naming, relative, shapes
+from backbones.contract import Interpolation
 from backbones.families import Converted
 from backbones.naming import Translated
 from backbones.reading import RawCheckpoint
@@ -62,6 +63,7 @@ def as_vit(
     method: str = "unknown",
     mean: Rgb = IMAGENET_MEAN,
     std: Rgb = IMAGENET_STD,
+    interpolation: Interpolation = "bicubic",
     notes: Iterable[str] = (),
     **known: Any,
 ) -> Converted:
@@ -73,6 +75,7 @@ def as_vit(
         method: how it was pretrained.
         mean: of the input, RGB in 0..1.
         std: the same.
+        interpolation: how images are resized to the input.
         notes: for the ledger.
         known: fields of `VitArch` that the family fixes, whatever the shapes say.
 
@@ -82,7 +85,7 @@ def as_vit(
     shapes.refuse_foreign(raw.path, translated.state)
     arch = shapes.arch_of(raw.path, translated.state, **{**known, **raw.facts})
     told = (*shapes.assumptions(arch, heads="num_heads" in known or "num_heads" in raw.facts), *notes)
-    spec = vit.spec_of(arch, method=method, mean=mean, std=std)
+    spec = vit.spec_of(arch, method=method, mean=mean, std=std, interpolation=interpolation)
     return Converted("vit", arch, spec, translated.state, translated.renamed, translated.dropped, told)
 
 
@@ -93,13 +96,14 @@ def as_eva(
     method: str = "unknown",
     mean: Rgb = IMAGENET_MEAN,
     std: Rgb = IMAGENET_STD,
+    interpolation: Interpolation = "bicubic",
     notes: Iterable[str] = (),
     **known: Any,
 ) -> Converted:
     """The network with rotary positions that translated tensors are of; see `as_vit`."""
     arch = eva_shapes.arch_of(raw.path, translated.state, **{**known, **raw.facts})
     told = (*eva_shapes.assumptions(arch, heads="num_heads" in known or "num_heads" in raw.facts), *notes)
-    spec = eva.spec_of(arch, method=method, mean=mean, std=std)
+    spec = eva.spec_of(arch, method=method, mean=mean, std=std, interpolation=interpolation)
     return Converted("eva", arch, spec, translated.state, translated.renamed, translated.dropped, told)
 
 

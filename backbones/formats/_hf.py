@@ -5,7 +5,6 @@ transformers 4 and 5 name the same tensors differently, in files and in memory; 
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any, Literal
 
 from torch import Tensor
@@ -112,8 +111,8 @@ def plain(
     mean, std, notes = _hf_config.statistics(raw, silent)
     if not config:
         notes.append(f"LayerNorm epsilon {silent.norm_eps:g} and {silent.hidden_act} are assumed: {_hf_config.BARE}")
-    result = as_vit(raw, translated, method=method, mean=mean, std=std, notes=notes, **known)
-    result = replace(result, spec=replace(result.spec, interpolation=_hf_config.interpolation(raw)))
+    resizing = _hf_config.interpolation(raw)
+    result = as_vit(raw, translated, method=method, mean=mean, std=std, interpolation=resizing, notes=notes, **known)
     _hf_config.check(raw, config, result)
     return result
 

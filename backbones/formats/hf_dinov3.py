@@ -1,7 +1,6 @@
 """transformers' DINOv3ViTModel (DINOv3, arXiv 2508.10104), bare or inside another model."""
 
 import re
-from dataclasses import replace
 
 from backbones import naming
 from backbones.eva import TEMPERATURE
@@ -49,8 +48,8 @@ def convert(raw: RawCheckpoint) -> Converted:
     fixed = {"class_token": True, "final_norm": True, "layer_scale": True, **_hf_config.known(raw, config, SILENT)}
     if config:
         fixed["num_registers"] = config.get("num_register_tokens", 0)
-    result = as_eva(raw, translated, method="dinov3", mean=mean, std=std, notes=notes, **fixed)
-    result = replace(result, spec=replace(result.spec, interpolation=_hf_config.interpolation(raw)))
+    resizing = _hf_config.interpolation(raw)
+    result = as_eva(raw, translated, method="dinov3", mean=mean, std=std, interpolation=resizing, notes=notes, **fixed)
     _hf_config.check(raw, config, result)
     return result
 

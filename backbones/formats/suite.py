@@ -1,7 +1,7 @@
 """Files written by `backbones/save.py`: the header says what the network is, nothing is guessed."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 from pydantic import TypeAdapter
 
@@ -42,8 +42,14 @@ def convert(raw: RawCheckpoint) -> Converted:
         arch = build(zoo.Arch, facts["arch"], where="arch")
         told = TypeAdapter(BackboneSpec).validate_python(facts["spec"])
         # Sizes are those of the architecture, whatever the header's spec says of them.
-        spec = zoo.spec_of(arch, mean=told.mean, std=told.std, method=told.method, pretrain_data=told.pretrain_data)
-        spec = replace(spec, interpolation=told.interpolation)
+        spec = zoo.spec_of(
+            arch,
+            mean=told.mean,
+            std=told.std,
+            method=told.method,
+            pretrain_data=told.pretrain_data,
+            interpolation=told.interpolation,
+        )
         if spec.depth > len(raw.state):
             raise ValueError(f"{spec.depth} blocks in {len(raw.state)} tensors")
     except (ValueError, KeyError, TypeError, ConfigError) as error:

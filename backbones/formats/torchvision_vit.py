@@ -1,7 +1,5 @@
 """Files of torchvision's VisionTransformer."""
 
-from dataclasses import replace
-
 from backbones import naming
 from backbones.families import Converted, Evidence
 from backbones.formats._common import MEAN_ASSUMED, as_vit, published_heads
@@ -41,5 +39,5 @@ def convert(raw: RawCheckpoint) -> Converted:
     if any(name.startswith("conv_proj.conv_bn_relu_0.") for name in raw.state):
         raise InputError(f"{raw.path}: torchvision's network with a convolutional stem, which is not supported")
     translated = naming.translate(raw.path, raw.state, RULES, DROPPED)
-    result = as_vit(raw, translated, notes=(MEAN_ASSUMED, BILINEAR_ASSUMED), **published_heads(translated, HEADS))
-    return replace(result, spec=replace(result.spec, interpolation="bilinear"))
+    notes = (MEAN_ASSUMED, BILINEAR_ASSUMED)
+    return as_vit(raw, translated, interpolation="bilinear", notes=notes, **published_heads(translated, HEADS))

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from backbones.contract import Backbone, BackboneSpec, DenseOptions
+from backbones.contract import Backbone, BackboneSpec, DenseOptions, Interpolation
 from mae_bench.core.config import Config
 
 Rgb = tuple[float, float, float]
@@ -44,7 +44,15 @@ class Zoo(Protocol):
         ...
 
     @staticmethod
-    def spec_of(arch: Any, *, mean: Rgb = ..., std: Rgb = ..., method: str = ..., pretrain_data: str = ...) -> BackboneSpec:
+    def spec_of(
+        arch: Any,
+        *,
+        mean: Rgb = ...,
+        std: Rgb = ...,
+        method: str = ...,
+        pretrain_data: str = ...,
+        interpolation: Interpolation = ...,
+    ) -> BackboneSpec:
         """What consumers are told of an architecture."""
         ...
 

@@ -1,7 +1,7 @@
 """What files of the zoo have in common."""
 
 from backbones.arch import Arch
-from backbones.contract import BackboneSpec
+from backbones.contract import BackboneSpec, Interpolation
 from backbones.vit import IMAGENET_MEAN, IMAGENET_STD
 from backbones.zoo import Rgb
 
@@ -17,6 +17,7 @@ def spec_for(
     std: Rgb = IMAGENET_STD,
     method: str = "unknown",
     pretrain_data: str = "unknown",
+    interpolation: Interpolation = "bicubic",
 ) -> BackboneSpec:
     """What consumers are told of an architecture of that name."""
     return BackboneSpec(
@@ -30,4 +31,5 @@ def spec_for(
         std=std,
         method=method,
         pretrain_data=pretrain_data,
+        interpolation=interpolation,
     )

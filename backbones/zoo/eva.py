@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from backbones.contract import Backbone, BackboneSpec, DenseOptions
+from backbones.contract import Backbone, BackboneSpec, DenseOptions, Interpolation
 from backbones.eva import EvaArch, TimmEva, adapt, adapt_weights, fill_buffers, initial_weights
 from backbones.eva_shapes import arch_of, is_timm_eva
 from backbones.vit import IMAGENET_MEAN, IMAGENET_STD
@@ -98,9 +98,12 @@ def spec_of(
     std: Rgb = IMAGENET_STD,
     method: str = "unknown",
     pretrain_data: str = "unknown",
+    interpolation: Interpolation = "bicubic",
 ) -> BackboneSpec:
     """What consumers are told of an architecture."""
-    return spec_for(arch, name_of(arch), mean=mean, std=std, method=method, pretrain_data=pretrain_data)
+    return spec_for(
+        arch, name_of(arch), mean=mean, std=std, method=method, pretrain_data=pretrain_data, interpolation=interpolation
+    )
 
 
 def name_of(arch: EvaArch) -> str:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from backbones.arch import VitArch, adapt, adapt_weights
-from backbones.contract import Backbone, BackboneSpec, DenseOptions
+from backbones.contract import Backbone, BackboneSpec, DenseOptions, Interpolation
 from backbones.relative import TENSORS
 from backbones.shapes import arch_of, is_timm_vit
 from backbones.vit import IMAGENET_MEAN, IMAGENET_STD, TimmViT, initial_weights
@@ -110,9 +110,12 @@ def spec_of(
     std: Rgb = IMAGENET_STD,
     method: str = "unknown",
     pretrain_data: str = "unknown",
+    interpolation: Interpolation = "bicubic",
 ) -> BackboneSpec:
     """What consumers are told of an architecture."""
-    return spec_for(arch, name_of(arch), mean=mean, std=std, method=method, pretrain_data=pretrain_data)
+    return spec_for(
+        arch, name_of(arch), mean=mean, std=std, method=method, pretrain_data=pretrain_data, interpolation=interpolation
+    )
 
 
 def name_of(arch: VitArch) -> str:
