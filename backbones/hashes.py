@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from mae_bench.core.errors import EnvironmentFault
-from mae_bench.core.files import write_json
+from mae_bench.core.files import cache_folder, write_json
 
 SMALLEST = 2**26
 """Bytes of the smallest file that is worth it: 64 MiB are hashed in 0.1 s."""
@@ -50,6 +50,4 @@ def _state(stat: os.stat_result) -> list[int]:
 
 
 def _place(stat: os.stat_result) -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME", "")
-    folder = Path(cache) if Path(cache).is_absolute() else Path.home() / ".cache"
-    return folder / "mae-bench" / "sha256" / f"{stat.st_dev:x}-{stat.st_ino:x}.json"
+    return cache_folder() / "sha256" / f"{stat.st_dev:x}-{stat.st_ino:x}.json"

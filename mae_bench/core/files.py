@@ -67,6 +67,16 @@ def write_with(path: Path, writer: Callable[[IO[bytes]], object]) -> None:
             raise
 
 
+def cache_folder() -> Path:
+    """The suite's folder in the user's cache: `$XDG_CACHE_HOME/mae-bench`, or `~/.cache/mae-bench` where that is no whole path.
+
+    Raises:
+        RuntimeError: nobody says where the user's home is.
+    """
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (named if named.is_absolute() else Path.home() / ".cache") / "mae-bench"
+
+
 def _umask() -> int:
     current = os.umask(0)
     os.umask(current)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mae_bench.core.errors import EnvironmentFault
-from mae_bench.core.files import write_bytes
+from mae_bench.core.files import cache_folder, write_bytes
 
 log = logging.getLogger(__name__)
 
@@ -63,8 +63,7 @@ def kept(places: Sequence[Path], key: str, build: Callable[[], Arrays], what: st
 
 def user_cache(name: Path | str) -> Path:
     """File in the user's cache for a place on disk."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mae-bench"
-    return base / f"{hashlib.sha256(os.fsencode(name)).hexdigest()[:24]}{SUFFIX}"
+    return cache_folder() / f"{hashlib.sha256(os.fsencode(name)).hexdigest()[:24]}{SUFFIX}"
 
 
 def pack(texts: Iterable[str]) -> np.ndarray:

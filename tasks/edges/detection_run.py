@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
@@ -109,6 +108,6 @@ def note_skipped(run: "Run", **splits: "CocoSplit") -> None:
 
 def _local(config: "Config", run: "Run") -> "Config":
     """Plain batch norms in place of synchronised ones where there is nothing to synchronise, which torch refuses on a CPU."""
-    if config.head.norm != "SyncBN" or (run.device != "cpu" and int(os.environ.get("WORLD_SIZE", "1")) > 1):
+    if config.head.norm != "SyncBN" or (run.device != "cpu" and processes.world() > 1):
         return config
     return config.model_copy(update={"head": config.head.model_copy(update={"norm": "BN"})})

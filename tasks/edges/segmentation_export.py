@@ -184,4 +184,4 @@ def _schedule(config: Config) -> list[Part]:
     """See `segmentation_run.MmengineSchedule`; mmengine takes no warm-up without a step of its own."""
     warmup = {"type": "LinearLR", "start_factor": WARMUP_START, "by_epoch": False, "begin": 0, "end": config.warmup_steps}
     decay = {"type": "PolyLR", "eta_min": 0.0, "power": 1.0, "begin": config.warmup_steps, "end": config.steps, "by_epoch": False}
-    return [warmup] * bool(config.warmup_steps) + [decay]
+    return [warmup, decay] if config.warmup_steps else [decay]

@@ -1,7 +1,6 @@
 """One cell of the segmentation task: build, train by the suite's engine, predict, measure, draw."""
 
 import hashlib
-import os
 from functools import partial
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import torch
 
 from backbones.layers import layer_ids
 from backbones.source import Source
+from mae_bench.core import processes
 from mae_bench.core.engine import Training, train
 from mae_bench.core.errors import ConfigError, InputError
 from mae_bench.core.files import write_with
@@ -62,11 +62,11 @@ def evaluate(source: Source, data: DataHandle, config: Config, run: Run) -> dict
 def _check_processes(config: Config, run: Run) -> None:
     """All processes predict, so each needs the whole network; batch norms need two images where they are not synchronised."""
     check_whole("segmentation", run)
-    share = config.batch_size / _processes()
+    share = config.batch_size / processes.world()
     if share < 2 and not _several_accelerators(run):
         raise ConfigError(
-            f"segmentation.batch_size={config.batch_size} is {share:g} images for each of {_processes()} processes; "
-            f"batch norm needs 2: set at least {2 * _processes()}"
+            f"segmentation.batch_size={config.batch_size} is {share:g} images for each of {processes.world()} processes; "
+            f"batch norm needs 2: set at least {2 * processes.world()}"
         )
 
 
@@ -108,7 +108,7 @@ def _measure(model: Segmenter, data: TestViews, run: Run) -> dict[str, float]:
             examples.append(picture.Example(data.split.image(index), true, predicted))
     total = measure.sum_over_processes(total, run.device)
     result = measure.summary(total)
-    if int(os.environ.get("RANK", "0")) == 0:
+    if processes.is_main():
         measure.write_per_class(run, total, classes)
         page = picture.draw(examples, classes, picture.class_colours(len(classes), data.split.palette))
         write_with(run.out / "predictions.png", lambda file: page.save(file, "PNG"))
@@ -117,9 +117,4 @@ def _measure(model: Segmenter, data: TestViews, run: Run) -> dict[str, float]:
 
 def _several_accelerators(run: Run) -> bool:
     """Whether torchrun started several processes with an accelerator each, between which batch norms can be synchronised."""
-    return run.device != "cpu" and _processes() > 1
-
-
-def _processes() -> int:
-    """How many processes torchrun started for this training."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return run.device != "cpu" and processes.world() > 1

@@ -1,10 +1,10 @@
 """Semantic segmentation: UPerNet trained on the backbone (arXiv 2111.06377 Table 5) or a linear head, measured by mIoU."""
 
-import os
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mae_bench.core import processes
 from tasks.contract import Metric
 from tasks.suite._segmentation_settings import Config
 
@@ -168,9 +168,9 @@ def deviations(recipe: str, config: Config, source: "Source", run: "Run") -> tup
         from tasks.common.weights import begun_with
 
         found.append(f"the segmentor began as {config.weights}, sha256 {begun_with(config.weights)}")
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if processes > 1 and run.device == "cpu":
-        found.append(f"batch norms of {processes} processes are not synchronised on a CPU")
+    count = processes.world()
+    if count > 1 and run.device == "cpu":
+        found.append(f"batch norms of {count} processes are not synchronised on a CPU")
     return tuple(found)
 
 
