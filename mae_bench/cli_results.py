@@ -18,7 +18,7 @@ def table(
     everything: Annotated[bool, typer.Option("--all", help="All metrics, not the headline ones alone.")] = False,
 ) -> None:
     """The transfer table, with the cost of each cell; with --layout a published table, with what was measured in it."""
-    from mae_bench.core.errors import ConfigError
+    from mae_bench.core.errors import ConfigError, InputError
     from results.layout import make_sheets
     from results.rendering import render, render_sheets
     from results.table import build_table
@@ -26,17 +26,20 @@ def table(
     if not outs and not layout:
         raise ConfigError("no output folder; give one, or a --layout to see a published table")
     found = build_table(outs or [], warn, everything=everything or (bool(layout) and layout != "matrix"))
+    if outs and not found.cells:
+        folders = " ".join(str(out) for out in outs)
+        raise InputError(f"{folders} holds no cells of a run; give the folder that was the -o of one")
     text = render_sheets(make_sheets(layout, found), form, Console()) if layout else render(found, form, Console())
     if text is not None:
         typer.echo(text, nl=False)
 
 
 def reference(
-    task: Annotated[str, typer.Option(metavar="T", help="A task of the suite, or a word of the published protocol.")] = "",
+    task: Annotated[str, typer.Option(metavar="T", help="A task of the suite, or words of the published protocol.")] = "",
     arch: Annotated[str, typer.Option(metavar="A", help="vit_base_patch16 or ViT-B/16.")] = "",
-    method: Annotated[str, typer.Option(metavar="M", help="Such as MAE, or a part of the name.")] = "",
+    method: Annotated[str, typer.Option(metavar="M", help="Such as MAE, or words of the name.")] = "",
     metric: Annotated[str, typer.Option(help="Such as top1, AP_box, mIoU.")] = "",
-    dataset: Annotated[str, typer.Option(help="A part of its name.")] = "",
+    dataset: Annotated[str, typer.Option(help="Words of its name.")] = "",
     form: Annotated[str, typer.Option("--format", metavar="rich|md|csv|json", help="Of the output.")] = "rich",
 ) -> None:
     """Published numbers, each with its source and place."""

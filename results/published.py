@@ -93,6 +93,13 @@ def normal(text: str) -> str:
     return re.sub(r"[^a-z0-9.]", "", text.lower())
 
 
+def has_words(text: str, asked: str) -> bool:
+    """Whether whole words of a text that follow each other are what was asked for, as `k-NN` is `knn`."""
+    words = re.findall(r"[a-z0-9.]+", text.lower())
+    pieces = ("".join(words[first:last]) for first in range(len(words)) for last in range(first + 1, len(words) + 1))
+    return normal(asked) in pieces
+
+
 def arch_of(name: str) -> str:
     """The published spelling of an architecture of the suite: `ViT-B/16` for `vit_base_patch16`, `ViT-B` for `vit_base`."""
     sizes = {"tiny": "Ti", "small": "S", "base": "B", "large": "L", "huge": "H", "giant": "g"}
@@ -105,15 +112,15 @@ def arch_of(name: str) -> str:
 def select(
     found: Iterable[Reference], *, task: str = "", arch: str = "", method: str = "", metric: str = "", dataset: str = ""
 ) -> list[Reference]:
-    """The published numbers that fit; texts are compared without case and signs, and a part of one is enough.
+    """The published numbers that fit; texts are compared without case and signs, and whole words of one are enough.
 
     Args:
         found: to choose from.
-        task: a task of the suite, or a part of the published task or protocol.
+        task: a task of the suite, or words of the published task or protocol.
         arch: in either spelling.
-        method: a part of its name.
+        method: words of its name.
         metric: its name.
-        dataset: a part of its name.
+        dataset: words of its name.
 
     Raises:
         ConfigError: nothing fits, with the nearest that would.
@@ -130,9 +137,9 @@ def select(
         if not asked:
             continue
         exact = [one for one in chosen if normal(asked) in [normal(text) for text in texts(one)]]
-        fitting = exact or [one for one in chosen if any(normal(asked) in normal(text) for text in texts(one))]
-        if not fitting:
-            known = sorted({text for one in chosen for text in texts(one) if text})
+        fitting = exact or [one for one in chosen if any(has_words(text, asked) for text in texts(one))]
+        if not fitting:  # a part of a word is near, and not what was asked for
+            known = sorted({text for one in chosen for text in texts(one)[:2] if text})
             raise ConfigError(f"no published number with --{name} {asked!r}; {nearest(asked, known)[:500]}")
         chosen = fitting
     return chosen

@@ -68,6 +68,37 @@ def test_a_filter_that_finds_nothing_names_what_is_near():
         select(references(), task="knitting")
 
 
+@pytest.mark.parametrize(
+    ("asked", "near"),
+    [
+        ({"task": "x"}, "detection.*knn"),
+        ({"task": "detect"}, "did you mean detection"),
+        ({"method": "MA"}, "MAE"),
+        ({"arch": "ViT-B/1"}, "ViT-B/16"),
+        ({"dataset": "COC"}, "COCO"),
+    ],
+)
+def test_a_part_of_a_word_is_refused_with_the_names_near_it(asked, near):
+    with pytest.raises(ConfigError, match=near):
+        select(references(), **asked)
+
+
+@pytest.mark.parametrize(
+    ("asked", "text"),
+    [
+        ({"task": "k-nn"}, "k-NN"),
+        ({"task": "ViTDet"}, "ViTDet Mask R-CNN, no relative position"),
+        ({"task": "fine-tune"}, "fine-tune 50ep"),
+        ({"method": "moco"}, "MoCo v3"),
+        ({"method": "MoCoV3"}, "MoCo v3"),
+        ({"dataset": "imagenet"}, "ImageNet-1K val"),
+        ({"arch": "vit_base"}, "ViT-B/16"),
+    ],
+)
+def test_whole_words_of_a_name_find_it(asked, text):
+    assert text in {word for one in select(references(), **asked) for word in (one.protocol, one.method, one.dataset, one.arch)}
+
+
 def test_architectures_in_both_spellings():
     assert [arch_of(name) for name in ("vit_base_patch16", "vit_huge_patch14", "vit_demo_patch8", "ViT-L/16")] == [
         "ViT-B/16",

@@ -10,6 +10,7 @@ import time
 import pytest
 from rich.console import Console
 
+from mae_bench import cli
 from mae_bench.core.errors import ConfigError, InputError
 from results.formats import cost_markdown, escape_markdown, scores_markdown, to_csv, to_json, to_markdown
 from results.labels import record_group
@@ -213,3 +214,11 @@ def test_t07_the_time_of_a_table_grows_with_its_places_not_with_their_square(tmp
         return time.process_time() - started
 
     assert seconds(200) < 30 * max(seconds(50), 1e-3)  # 16 times as many places; it was 64 times the time
+
+
+def test_h08_a_folder_without_cells_is_refused_and_not_an_empty_table(tmp_path, capsys):
+    for words in ([], ["--layout", "mae-table3"], ["--format", "csv"]):
+        assert cli.main(["table", str(tmp_path), *words]) == 3
+        assert "holds no cells of a run" in capsys.readouterr().err
+    store(tmp_path, make_record())
+    assert cli.main(["table", str(tmp_path)]) == 0
