@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from mae_bench.core.errors import InputError
+from mae_bench.core.plural import counted
 
 SHOWN = 5
 KINDS = ("matched", "converted", "resized", "dropped", "new", "missing", "unexpected")
@@ -75,7 +76,7 @@ class Ledger:
             names = getattr(self, kind)
             if names:
                 raise InputError(
-                    f"{where}: {len(names)} {kind} tensors ({first(names)}); it looks like {looks_like} otherwise; "
+                    f"{where}: {counted(len(names), f'{kind} tensor')} ({first(names)}); it looks like {looks_like} otherwise; "
                     "to go on without them, which the record will say, add --allow-partial"
                 )
 

@@ -13,6 +13,7 @@ from backbones.ledger import Ledger, compare, first
 from backbones.reading import RawCheckpoint
 from backbones.zoo import Zoo
 from mae_bench.core.errors import InputError
+from mae_bench.core.plural import counted
 
 NAMED = 20
 """How many names a note gives."""
@@ -104,10 +105,10 @@ def _partial(ledger: Ledger) -> list[str]:
     notes = []
     if ledger.missing:
         names = first(ledger.missing, NAMED)
-        notes.append(f"warning: partial load: {len(ledger.missing)} missing tensors are random, from seed 0: {names}")
+        notes.append(f"warning: partial load: {counted(len(ledger.missing), 'missing tensor')} drawn from seed 0: {names}")
     if ledger.unexpected:
         names = first(ledger.unexpected, NAMED)
-        notes.append(f"warning: partial load: {len(ledger.unexpected)} unexpected tensors are left out: {names}")
+        notes.append(f"warning: partial load: {counted(len(ledger.unexpected), 'unexpected tensor')} left out: {names}")
     return notes
 
 

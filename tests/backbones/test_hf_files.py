@@ -89,7 +89,7 @@ def test_C13_a_renamed_tensor_is_named(name, folder):
         open_source(write(path, state))
     one_line(caught)
     state[key] = torch.zeros(64)
-    with pytest.raises(InputError, match=r"1 unexpected tensors \(.*offset") as caught:
+    with pytest.raises(InputError, match=r"1 unexpected tensor \(.*offset") as caught:
         open_source(write(path, state))
     one_line(caught)
 

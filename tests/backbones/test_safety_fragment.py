@@ -150,8 +150,8 @@ def test_C13_a_partial_load_is_allowed_only_when_asked_and_said(saved, timm_stat
         open_source(path)
     source = open_source(path, allow_partial=True)
     assert source.ledger.summary()["missing"] == 4 and source.ledger.unexpected == ("blocks.0.adapter.weight",)
-    assert any("4 missing tensors are random, from seed 0: blocks.1.mlp.fc1.weight" in note for note in source.ledger.notes)
-    assert any("1 unexpected tensors are left out: blocks.0.adapter.weight" in note for note in source.ledger.notes)
+    assert any("4 missing tensors drawn from seed 0: blocks.1.mlp.fc1.weight" in note for note in source.ledger.notes)
+    assert any("1 unexpected tensor left out: blocks.0.adapter.weight" in note for note in source.ledger.notes)
     drawn, built = vit.initial_weights(cast(VitArch, source.arch), 0), vit.weights_of(source.build(seed=7))
     for name, tensor in built.items():
         assert torch.equal(tensor, drawn[name] if name in source.ledger.missing else timm_state[name])
