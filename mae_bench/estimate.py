@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from mae_bench.estimate_memory import Size, measure, memory, trains
 from mae_bench.plan import Cell
 from results.labels import GroupKey, record_group
-from results.record import Record
+from results.record import Cost, Record
 from results.request import Request
 
 if TYPE_CHECKING:
@@ -32,19 +33,23 @@ class Estimate:
     """Where the time comes from, `EARLIER` or `MEASURED`."""
     tflops: float
     """Trillions of floating-point operations of the backbone over the whole cell."""
+    memory: float = 0.0
+    """Bytes: the most that earlier cells took, on a CPU with what the libraries do; else of the backbone alone, see
+    `mae_bench.estimate_memory`."""
 
 
 class Estimator:
     """Estimates cells one after another; what is opened or measured once is kept."""
 
     def __init__(self, records: Sequence[Record], device: str, measure: Measure | None = None) -> None:
-        self._spent: dict[tuple[GroupKey, str], list[float]] = {}
+        self._spent: dict[tuple[GroupKey, str], list[Cost]] = {}
         for record in records:
-            self._spent.setdefault((record_group(record), record.model.arch), []).append(record.cost.seconds)
+            self._spent.setdefault((record_group(record), record.model.arch), []).append(record.cost)
         self._measure = measure or partial(measured_speed, device=device)
         self._sources: dict[tuple[str, bool], Source] = {}
         self._counts: dict[str, tuple[int, int]] = {}
         self._speeds: dict[tuple[str, tuple[int, int]], tuple[float, float]] = {}
+        self._sizes: dict[tuple[str, tuple[int, int], bool, str], Size] = {}
 
     def estimate(self, cell: Cell) -> Estimate:
         """What a cell will cost: the mean of earlier ones of the same protocol and architecture, else its work by the speed."""
@@ -58,11 +63,18 @@ class Estimator:
         work = gflops * passes(asked.config, *self._images(asked.data))
         same = self._spent.get((_group(asked), source.spec.name), [])
         if same:
-            return Estimate(sum(same) / len(same), EARLIER, work / 1000)
+            seconds = sum(cost.seconds for cost in same) / len(same)
+            return Estimate(seconds, EARLIER, work / 1000, max(map(_peak, same)) or self._memory(asked, source, size))
         if not speed:
             speed = self._measure(source, size)
             self._speeds[key] = gflops, speed
-        return Estimate(work / speed, MEASURED, work / 1000)
+        return Estimate(work / speed, MEASURED, work / 1000, self._memory(asked, source, size))
+
+    def _memory(self, asked: Request, source: "Source", size: tuple[int, int]) -> float:
+        key = source.spec.name, size, bool(asked.config.get("checkpointing")), asked.precision
+        if key not in self._sizes:
+            self._sizes[key] = measure(source, size, checkpointing=key[2], precision=key[3])
+        return memory(self._sizes[key], asked.config, self._images(asked.data)[0])
 
     def _source(self, asked: Request) -> "Source":
         from backbones.source import open_source
@@ -86,10 +98,9 @@ def passes(config: dict[str, Any], train: int, val: int) -> float:
     if config.get("cached"):  # each image is seen once, whatever the number of epochs
         return float(train + val)
     steps, epochs, batch = config.get("steps"), config.get("epochs"), config.get("batch_size")
-    trains = "drop_path" in config  # only what trains the backbone regularises it
     if isinstance(steps, int) and isinstance(batch, int):
-        return steps * batch * (BACKWARD if trains else 1.0) + val
-    if isinstance(epochs, int) and trains:
+        return steps * batch * (BACKWARD if trains(config) else 1.0) + val
+    if isinstance(epochs, int) and trains(config):
         return epochs * train * BACKWARD + val
     return float(train * epochs + val) if isinstance(epochs, int) and config.get("crop_scale") else float(train + val)
 
@@ -117,6 +128,11 @@ def measured_speed(source: "Source", size: tuple[int, int], *, device: str) -> f
         started = time.monotonic()
         float(backbone(images)[0].tokens.sum())  # reading a number waits for the device
     return IMAGES * forward_gflops(source, size) / max(time.monotonic() - started, 1e-6)
+
+
+def _peak(cost: Cost) -> float:
+    """Bytes that a cell took of the device's memory; 0 where that is not known."""
+    return (cost.peak_gpu_memory_mb or cost.peak_memory_mb or 0.0) * 2**20
 
 
 def _group(asked: Request) -> GroupKey:

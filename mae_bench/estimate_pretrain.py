@@ -20,16 +20,11 @@ from mae_bench.core.errors import ConfigError, InputError
 from mae_bench.core.precision import autocast
 from mae_bench.core.run import Run
 from mae_bench.counted import count, loss_of
+from mae_bench.estimate_memory import COUNTED, FLOAT, STATES
 from mae_bench.lines import duration
 from mae_bench.objectives._settings import PretrainConfig
 from tasks.handle import DataHandle
 
-FLOAT = 4
-"""Bytes of a weight; weights, gradients and optimizer state are fp32 in every precision."""
-STATES = {"adamw": 2, "sgd": 1, "lars": 1}
-"""Tensors that the optimizer keeps for each trainable weight."""
-COUNTED = (2, 4)
-"""Images of the counted passes: pairs, since mixing takes them; two sizes, since autocast also keeps copies of weights."""
 TIMED = 8
 """Images of a step that is timed; fewer where a micro-batch has fewer."""
 TIMED_STEPS = 2

@@ -51,7 +51,7 @@ def make_estimator(results: Results | None, device: str) -> Estimator:
 def show(found: Sequence[Preview], plan: Plan, jobs: int, console: Console) -> None:
     """Draw the preview: a line for each cell that is not done, and the sums."""
     drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for name in ("state", "cell", "details", "estimate", "TFLOPs"):
+    for name in ("state", "cell", "details", "estimate", "TFLOPs", "GiB"):
         drawn.add_column(name, overflow="fold")
     for one in found:
         if one.stands.state != "done":
@@ -70,6 +70,7 @@ def show(found: Sequence[Preview], plan: Plan, jobs: int, console: Console) -> N
             text += f"; {how}"
         if any(cost.how == MEASURED for cost in costs):
             text += ". This is rough: expect half to three times as much"
+            text += "; memory: at least, of the backbone with its training, without heads and libraries"
         console.print(Text(text), soft_wrap=True)
 
 
@@ -95,6 +96,6 @@ def _row(one: Preview) -> tuple[str, ...]:
     details = one.cell.fault if one.cell.fault else one.stands.reason
     cost = one.cost
     if cost is None:
-        return _state(one), one.cell.request.title, details, "", ""
+        return _state(one), one.cell.request.title, details, "", "", ""
     seconds = duration(cost.seconds)
-    return _state(one), one.cell.request.title, details, seconds, f"{cost.tflops:.3g}"
+    return _state(one), one.cell.request.title, details, seconds, f"{cost.tflops:.3g}", f"{cost.memory / 2**30:.2f}"

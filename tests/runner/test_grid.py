@@ -115,7 +115,7 @@ def finish(cell):
             "protocol": record.protocol.model_copy(update={"config": request.config}),
             "model": record.model.model_copy(update={"arch": "vit_demo_patch8"}),
             "dataset": record.dataset.model_copy(update={"name": request.dataset, "fingerprint": request.fingerprint}),
-            "cost": record.cost.model_copy(update={"seconds": 50.0}),
+            "cost": record.cost.model_copy(update={"seconds": 50.0, "peak_memory_mb": 900.0}),
         }
     )
     write_request(cell.folder, request)
@@ -132,6 +132,7 @@ def test_a_preview_says_what_is_done_stale_and_missing(write):
     assert found[1].cost is not None and (found[1].cost.seconds, found[1].cost.how) == (50.0, EARLIER)
     console = Screen()
     show(found, plan(path), 2, console)
+    assert found[1].cost.memory == 900 * 2**20
     assert "1 done, 1 missing" in console.text and "about 25 s at 2 at a time" in console.text and "seed 1" in console.text
 
     changed = plan(path, Options(precision="bf16")).cells[0]
@@ -154,6 +155,7 @@ def test_passes_of_settings():
     assert passes({"epochs": 2, "drop_path": 0.1}, 100, 10) == 2 * 100 * 3 + 10
     assert passes({"steps": 5, "batch_size": 4, "drop_path": 0.1}, 100, 10) == 5 * 4 * 3 + 10
     assert passes({"k": 20}, 100, 10) == 110
+    assert passes({"steps": 5, "batch_size": 4, "drop_path": 0.0, "frozen": True}, 100, 10) == 5 * 4 + 10
 
 
 def test_limits_are_refused_before_anything_runs(write):

@@ -1,0 +1,103 @@
+"""How much memory the backbone of a cell takes, counted on tensors that have none, as that of a pretraining is."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from backbones.source import Source
+
+FLOAT = 4
+"""Bytes of a weight; weights, gradients and optimizer state are fp32 in every precision."""
+STATES = {"adamw": 2, "sgd": 1, "lars": 1}
+"""Tensors that the optimizer keeps for each trainable weight; every task that trains a backbone does so by AdamW."""
+COUNTED = (2, 4)
+"""Images of the counted passes: pairs, since mixing takes them; two sizes, since autocast also keeps copies of weights."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a backbone takes at one size of image; in bytes."""
+
+    weights: float
+    kept: float
+    """Between the passes of a step, whatever the number of images."""
+    kept_each: float
+    """The same for each image."""
+    depth: int
+    """Blocks."""
+
+
+def trains(config: Mapping[str, Any]) -> bool:
+    """Whether settings mean that the backbone is trained: only what trains it regularises it."""
+    return "drop_path" in config and not config.get("frozen")
+
+
+def memory(size: Size, config: Mapping[str, Any], images: int) -> float:
+    """Bytes that the backbone of a cell takes: weights, and what training or reading them out adds.
+
+    Heads, libraries and what single operations take for a moment are not in it, so that a cell takes at least about this much.
+
+    Args:
+        size: of the backbone.
+        config: settings of the task.
+        images: in the training split.
+    """
+    batch = at_once(config, images)
+    if not trains(config):  # without gradients what one block computes is there, and that of those before it is gone
+        return size.weights + batch * size.kept_each / size.depth
+    blocks = config.get("blocks")  # of partial fine-tuning
+    share = min(1.0, blocks / size.depth) if isinstance(blocks, int | float) else 1.0
+    return size.weights * (1 + share * (1 + STATES["adamw"])) + share * (size.kept + batch * size.kept_each)
+
+
+def at_once(config: Mapping[str, Any], images: int) -> int:
+    """Images that go through the backbone at a time: a micro-batch, or a batch of an extraction of features."""
+    from tasks.common.features import BATCH
+
+    batch, cached = config.get("batch_size"), config.get("cached")
+    seen_anew = trains(config) or config.get("frozen") or config.get("crop_scale")
+    if not isinstance(batch, int) or cached or not seen_anew:
+        return BATCH
+    return max(1, min(batch, images) // int(config.get("accumulate") or 1))
+
+
+def measure(source: "Source", image_size: tuple[int, int], *, checkpointing: bool = False, precision: str = "fp32") -> Size:
+    """Count a step of a backbone.
+
+    Args:
+        source: the checkpoint.
+        image_size: height and width in pixels.
+        checkpointing: whether blocks are computed again in the backward pass.
+        precision: number format of the run.
+    """
+    import torch
+    from torch import nn
+
+    from backbones.contract import Backbone, DenseOptions
+    from mae_bench.counted import count
+
+    options = DenseOptions(image_size=image_size, checkpointing=checkpointing)
+
+    class Summed(nn.Module):
+        """A backbone with a loss."""
+
+        def __init__(self, backbone: Backbone) -> None:
+            super().__init__()
+            self.backbone = backbone
+
+        def forward(self, images: "Tensor") -> dict[str, "Tensor"]:
+            return {"loss": self.backbone(images)[0].tokens.sum()}
+
+    def empty() -> nn.Module:
+        return Summed(source._zoo.empty(source.arch, source.spec, options))
+
+    def real() -> nn.Module:
+        return Summed(source.build(options))
+
+    few, many = (count(empty, real, torch.zeros(images, 3, *image_size), precision).kept for images in COUNTED)
+    each = (many - few) / (COUNTED[1] - COUNTED[0])
+    weights = sum(value.numel() for value in empty().parameters()) * FLOAT
+    return Size(weights, few - each * COUNTED[0], each, source.spec.depth)
