@@ -22,6 +22,8 @@ MARGIN = 2
 # Pixels a cell of the small drawing that tells how long a digit is once it is turned.
 TRIAL_CELL = 4.0
 
+WHITE = 255
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -82,7 +84,7 @@ def draw_single(pool: Pool, position: int, rng: Generator) -> Picture:
     """One digit at a random place of a small picture."""
     canvas = _background(pool, sizes.FOLDER_SIDE, rng)
     placed = _place(canvas, [], pool, position, sizes.FOLDER_DIGIT, rng)
-    return _finish(canvas, [placed] if placed else [])
+    return _finish(canvas, [placed] if placed else [], rng)
 
 
 def draw_scene(pool: Pool, rng: Generator) -> Picture:
@@ -93,7 +95,7 @@ def draw_scene(pool: Pool, rng: Generator) -> Picture:
         position = rng.choice(pool.of_class(int(rng.integers(10))))
         digit = _place(canvas, placed, pool, int(position), sizes.SCENE_DIGIT, rng)
         placed += [digit] if digit else []
-    return _finish(canvas, placed)
+    return _finish(canvas, placed, rng)
 
 
 def alpha_matte(ink: Floats, side: float, rng: Generator) -> Floats:
@@ -154,7 +156,7 @@ def _place(
 def _fill(alpha: Floats, rng: Generator) -> Floats:
     """A light colour, getting darker in a random direction; (h, w, 3)."""
     hsv = rng.uniform(0, 1), rng.uniform(0, sizes.LARGEST_SATURATION), rng.uniform(sizes.LEAST_VALUE, 1)
-    colour = 255 * np.array(colorsys.hsv_to_rgb(*hsv))
+    colour = WHITE * np.array(colorsys.hsv_to_rgb(*hsv))
     direction = rng.uniform(0, 2 * np.pi)
     rows, columns = (np.linspace(-0.5, 0.5, length) for length in alpha.shape)
     slope = rows[:, None] * np.sin(direction) + columns * np.cos(direction)
@@ -177,5 +179,7 @@ def _background(pool: Pool, side: int, rng: Generator) -> Floats:
     return hazy * np.float32(rng.uniform(*sizes.BRIGHTNESS))
 
 
-def _finish(canvas: Floats, placed: list[Placed]) -> Picture:
-    return Picture(np.clip(canvas + 0.5, 0, 255).astype(np.uint8), placed)
+def _finish(canvas: Floats, placed: list[Placed], rng: Generator) -> Picture:
+    """The picture or its negative; rounded to whole levels."""
+    canvas = WHITE - canvas if rng.random() < sizes.NEGATIVES else canvas
+    return Picture(np.clip(canvas + 0.5, 0, WHITE).astype(np.uint8), placed)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 # Version of what is drawn; a folder written by another one is not mixed with it.
-GENERATOR = 1
+GENERATOR = 2
 SEED = 20211111
 
 # Held out for validation: the digits from this place of load_digits on, and the columns of each photograph from this share of
@@ -34,13 +34,19 @@ EDGE_PIXELS = 2.0
 """Width over which the alpha matte goes from 0 to 1."""
 LARGEST_SATURATION = 0.3
 LEAST_VALUE = 0.9
-"""Digits have light colours (HSV), and backgrounds are dark: a small network learns such scenes in minutes."""
+"""Digits have light colours (HSV), and backgrounds are dark: a small network learns such scenes in minutes. Negatives are
+the other way round."""
 BRIGHTNESS = (0.3, 0.6)
 """Factor on a background's pixels."""
 HAZE = (0.4, 0.8)
 """Share of a background's contrast that is left."""
 BLUR_PIXELS = 3.0
 """Deviation of the blur of a background, which lies out of focus behind the digits."""
+
+NEGATIVES = 0.5
+"""Share of the pictures that are turned into their negatives. Without them a linear map of the pixels of a digit that is cut out
+and centred tells its class, so that a random backbone detects digits as well as a trained one (74 % of the held-out ones in the
+scenes are told from its features by ridge regression; 59 % with negatives)."""
 
 JPEG_QUALITY = 92
 
