@@ -19,8 +19,7 @@ def table(
 ) -> None:
     """The transfer table, with the cost of each cell; with --layout a published table, with what was measured in it."""
     from mae_bench.core.errors import ConfigError, InputError
-    from results.layout import make_sheets
-    from results.rendering import render, render_sheets
+    from results.rendering import asked_sheets, render, render_sheets
     from results.table import build_table
 
     if not outs and not layout:
@@ -29,7 +28,7 @@ def table(
     if outs and not found.cells:
         folders = " ".join(str(out) for out in outs)
         raise InputError(f"{folders} holds no cells of a run; give the folder that was the -o of one")
-    text = render_sheets(make_sheets(layout, found), form, Console()) if layout else render(found, form, Console())
+    text = render_sheets(asked_sheets(layout, found), form, Console()) if layout else render(found, form, Console())
     if text is not None:
         typer.echo(text, nl=False)
 

@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 
 from mae_bench.core.config import nearest
-from mae_bench.core.errors import ConfigError
+from mae_bench.core.errors import ConfigError, InputError
 from results import sheet_formats
 from results.formats import show_table, to_csv, to_json, to_markdown
-from results.layout import make_sheets
+from results.layout import load, make_sheets
 from results.sheet import Sheet
 from results.table import Table
 
@@ -29,6 +29,20 @@ def render(table: Table, name: str, console: Console) -> str | None:
         show_table(table, console)
         return None
     return texts[name](table) if name in texts else render_sheets(make_sheets(PLAIN, table), name, console)
+
+
+def asked_sheets(name: str, table: Table) -> list[Sheet]:
+    """The sheets of a layout that a person asks for, of which there is at least one.
+
+    Raises:
+        ConfigError: there is no such layout.
+        InputError: it shows measured numbers alone, and the cells have none that it shows.
+    """
+    sheets = make_sheets(name, table)
+    if not sheets or (not table.cells and hasattr(load(name), "sheets")):
+        what = "the cells have none that it shows" if table.cells else "give the output folder of a run"
+        raise InputError(f"--layout {name} shows measured numbers alone: {what}")
+    return sheets
 
 
 def render_sheets(sheets: Sequence[Sheet], name: str, console: Console) -> str | None:

@@ -222,3 +222,6 @@ def test_h08_a_folder_without_cells_is_refused_and_not_an_empty_table(tmp_path, 
         assert "holds no cells of a run" in capsys.readouterr().err
     store(tmp_path, make_record())
     assert cli.main(["table", str(tmp_path)]) == 0
+    for words in (["--layout", "classes"], ["--layout", "matrix"], [str(tmp_path), "--layout", "classes"]):
+        assert cli.main(["table", *words]) == 3
+        assert "shows measured numbers alone" in capsys.readouterr().err
