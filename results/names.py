@@ -18,7 +18,7 @@ RESERVED = frozenset({"con", "prn", "aux", "nul", "ckpt", "data", "pretrain", *P
 
 def plain(text: str) -> str:
     """A text on one line without control characters, so that a terminal shows it and does nothing else."""
-    return "".join(_visible(char) for char in text)
+    return text if text.isprintable() else "".join(_visible(char) for char in text)
 
 
 def slug(text: str) -> str:
