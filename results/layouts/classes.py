@@ -37,7 +37,7 @@ def _sheet(table: Table, key: GroupKey, label: str) -> Sheet | None:
     if not own:
         return None
     places = {at: Place(mean(some), stdev(some) if len(some) > 1 else None, len(some)) for at, some in values.items()}
-    note = "-: the data have no object of the class to find"
+    note = "-: the data have nothing of the class to find"
     return Sheet(f"Classes: {label}", "class", tuple(columns), (True,) * len(columns), tuple(classes), places, (note,))
 
 

@@ -17,6 +17,7 @@ from tasks.data._label_maps import IGNORED
 from tasks.edges.segmentation_data import TestViews, collate
 from tasks.edges.segmentation_mmseg import IoUMetric
 from tasks.edges.segmentation_model import Segmenter
+from tasks.suite.segmentation import PER_CLASS
 
 AREAS = ("intersect", "union", "predicted", "true")
 """Pixels of each class, as `IoUMetric.intersect_and_union` gives them."""
@@ -82,7 +83,7 @@ def write_per_class(run: Run, total: Tensor, classes: tuple[str, ...]) -> None:
         }
         for index, name in enumerate(classes)
     ]
-    write_json(run.out / "per_class.json", {"summary": summary(total), "classes": rows})
+    write_json(run.out / PER_CLASS, {"summary": summary(total), "classes": rows})
 
 
 def sum_over_processes(total: Tensor, device: str) -> Tensor:

@@ -1,5 +1,6 @@
 """Semantic segmentation: UPerNet trained on the backbone (arXiv 2111.06377 Table 5) or a linear head, measured by mIoU."""
 
+import json
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -151,6 +152,8 @@ METRICS = (Metric("mIoU"), Metric("mAcc"), Metric("aAcc"))
 KIND = "segmentation"
 REQUIRES = ("mmseg", "mmengine", "mmcv")
 SELECTION = "last step"
+PER_CLASS = "per_class.json"
+"""File with the figures and pixels of each class."""
 
 
 def deviations(recipe: str, config: Config, source: "Source", run: "Run") -> tuple[str, ...]:
@@ -185,6 +188,12 @@ def evaluate(source: "Source", data: "DataHandle", config: Config, run: "Run") -
         InputError: the labels do not fit the classes, or there are fewer than two classes.
     """
     return _edge("segmentation_run").evaluate(source, data, config, run)
+
+
+def by_class(out: Path) -> list[tuple[str, dict[str, float | None]]]:
+    """Name, IoU and accuracy of each class, from the folder of a cell; None where it neither occurs nor is predicted."""
+    rows = json.loads((out / PER_CLASS).read_text(encoding="utf-8"))["classes"]
+    return [(row["class"], {name: row[name] for name in ("IoU", "Acc")}) for row in rows]
 
 
 def export_native(source: "Source", config: Config, path: Path, *, handle: "DataHandle | None" = None) -> None:

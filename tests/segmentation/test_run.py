@@ -84,6 +84,10 @@ class TestCells:
         report = json.loads((out / "per_class.json").read_text())
         assert report["summary"] == found
         assert [row["class"] for row in report["classes"]] == list(NAMES)
+        classes = dict(segmentation.by_class(out))
+        assert list(classes) == list(NAMES) and set(classes[NAMES[0]]) == {"IoU", "Acc"}
+        known = [values["IoU"] for values in classes.values() if values["IoU"] is not None]
+        assert found["mIoU"] == pytest.approx(np.mean(known))
         with Image.open(out / "predictions.png") as page:
             page.load()
             assert page.width > 400 and page.height > 300
