@@ -20,13 +20,13 @@ from mae_bench.cli_results import compare, reference, report, table
 from mae_bench.cli_tools import HELP, data_app, doctor, setup_app, show_app
 from mae_bench.cli_usage import usage_line
 from mae_bench.cli_words import (
-    ADVANCED,
     KINDS,
     Debug,
     Device,
     GpusPerCell,
     Jobs,
     Launcher,
+    MaxSkipped,
     Out,
     Overwrite,
     Precision,
@@ -38,11 +38,6 @@ from mae_bench.cli_words import (
 )
 from mae_bench.core.errors import ConfigError, EnvironmentFault, MaeBenchError
 from mae_bench.job import stop_at_once
-
-MaxSkipped = Annotated[
-    float | None,
-    typer.Option(min=0, max=1, metavar="0.01", help="Damaged training images left out; 0.001.", rich_help_panel=ADVANCED),
-]
 
 app = typer.Typer(
     name="mae-bench",

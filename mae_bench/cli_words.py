@@ -37,6 +37,10 @@ Slurm = Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Such
 GpusPerCell = Annotated[int, typer.Option(help="GPUs of one cell, by torchrun.", rich_help_panel=ADVANCED)]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.", rich_help_panel=ADVANCED)]
 SaveEvery = Annotated[str | None, typer.Option(metavar="5m", help="Between two saved states; 60s.", rich_help_panel=ADVANCED)]
+MaxSkipped = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, metavar="0.01", help="Damaged training images left out; 0.001.", rich_help_panel=ADVANCED),
+]
 Overwrite = Annotated[str, typer.Option(metavar="failed|always", help="Begin those cells anew.", rich_help_panel=ADVANCED)]
 
 

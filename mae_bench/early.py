@@ -34,11 +34,8 @@ def refuse_run(asked: "Asked") -> None:
 
     overrides, grid = read_words(asked)
     if grid is None:
-        wanted, data, models = (
-            wanted_of(task_words(asked.tasks), overrides, parse_seeds(asked.seeds), ROOM),
-            asked.data,
-            asked.models,
-        )
+        wanted = wanted_of(task_words(asked.tasks), overrides, parse_seeds(asked.seeds), ROOM)
+        data, models = asked.data, asked.models
     else:
         wanted, data, models = grid.wanted(), grid.data, grid.models
     choose(wanted, ROOM)

@@ -72,10 +72,9 @@ def _put(data: dict[str, Any], kind: type[BaseModel], key: str, value: Any, wher
     inner = kind.model_fields[head].annotation
     if not rest:
         data[head] = _read(value)
+        # Where a number is wanted, true and false would be taken for 1 and 0.
         if isinstance(data[head], bool) and not _takes(inner, bool) and (_takes(inner, int) or _takes(inner, float)):
-            raise ConfigError(
-                f"setting {f'{where}.' if where else ''}{key}={value}: give a number"
-            )  # it would be taken for 0 or 1
+            raise ConfigError(f"setting {f'{where}.' if where else ''}{key}={value}: give a number")
         return
     if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
         raise ConfigError(f"setting {head!r} of {where} has no parts, so {key!r} names nothing; write {head}=VALUE")
