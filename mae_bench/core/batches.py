@@ -1,12 +1,18 @@
-"""Which sample is drawn when: a function of (seed, step), independent of workers and of the past."""
+"""Which sample is drawn when: a function of (seed, step), independent of workers and of the past.
+
+And what becomes of batches and of the data workers that make them.
+"""
 
 from collections.abc import Callable, Iterator, Sized
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from mae_bench.core.errors import EnvironmentFault
 from mae_bench.core.samples import TRIES, Collate, Failure, Made, Skipped, attempt, unpack
 from mae_bench.core.seeding import derive, generator, seed_host
 
@@ -151,3 +157,39 @@ def loader(
         multiprocessing_context="fork" if workers else None,
     )
     return unpack(made, skipped)
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """Move the tensors inside dicts, lists and tuples; anything else is left as it is."""
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, dict):
+        return {key: to_device(value, device) for key, value in batch.items()}
+    if type(batch) in (list, tuple):
+        return type(batch)(to_device(value, device) for value in batch)
+    return batch
+
+
+@contextmanager
+def deaths_told(title: str) -> Iterator[None]:
+    """A block in which the death of a data worker is one line about the training of that title.
+
+    Raises:
+        EnvironmentFault: one died.
+    """
+    try:
+        yield
+    except Exception as error:  # torch's handler of SIGCHLD raises wherever this process is; what it cuts off may say more
+        if not _tells_of_worker(error):
+            raise
+        why = "memory ran out, or a decoder crashed; lower --workers, and 0 of them shows the image"
+        raise EnvironmentFault(f"{title}: a data loading process died: {why}") from error
+
+
+def _tells_of_worker(error: BaseException | None) -> bool:
+    """Whether a data worker's death is behind an error: what it interrupts, such as a write, may put one of its own before it."""
+    while error is not None:
+        if "DataLoader worker" in str(error):
+            return True
+        error = error.__context__
+    return False

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from mae_bench.core import checkpoint, faults, metrics
-from mae_bench.core.batches import Batches, Order, Share, loader
+from mae_bench.core.batches import Batches, Order, Share, deaths_told, loader, to_device
 from mae_bench.core.board import Board
-from mae_bench.core.errors import ConfigError, Diverged, EnvironmentFault, InputError, Stopped
+from mae_bench.core.errors import Diverged, Stopped
 from mae_bench.core.files import write_json
 from mae_bench.core.optim import set_lr, set_weight_decay
 from mae_bench.core.parallel import Parallel
@@ -25,7 +25,7 @@ from mae_bench.core.run import Run
 from mae_bench.core.samples import Skipped
 from mae_bench.core.seeding import seed_all
 from mae_bench.core.signals import StopRequest, stop_on_signal
-from mae_bench.core.training import LOGGED, Trained, Training
+from mae_bench.core.training import LOGGED, Trained, Training, check_sizes, check_world, halved
 from mae_bench.core.waiting import Waiting
 
 __all__ = ["Diverged", "Trained", "Training", "to_device", "train"]
@@ -35,8 +35,6 @@ log = logging.getLogger(__name__)
 STEPS_BETWEEN_READS = 10
 """Losses are read from an accelerator this often, and other processes asked whether to stop or to save, since each read waits
 for it; on a CPU it is every step."""
-WORTH_SAYING = 0.05
-"""Share of the time that waiting for data has to take to be shown beside the loss."""
 
 
 def train(training: Training, run: Run) -> Trained:
@@ -52,23 +50,9 @@ def train(training: Training, run: Run) -> Trained:
     session = _Session(training, run)
     with stop_on_signal(run.deadline) as request:
         session.resume()
-        try:
+        with deaths_told(training.title):
             session.go_on(request)
-        except Exception as error:  # torch's handler of SIGCHLD raises wherever this process is; what it cuts off may say more
-            if not _tells_of_worker(error):
-                raise
-            why = "memory ran out, or a decoder crashed; lower --workers, and 0 of them shows the image"
-            raise EnvironmentFault(f"{training.title}: a data loading process died: {why}") from error
     return session.finish()
-
-
-def _tells_of_worker(error: BaseException | None) -> bool:
-    """Whether a data worker's death is behind an error: what it interrupts, such as a write, may put one of its own before it."""
-    while error is not None:
-        if "DataLoader worker" in str(error):
-            return True
-        error = error.__context__
-    return False
 
 
 class _Session:
@@ -79,7 +63,7 @@ class _Session:
         self.parallel = Parallel(training, run)
         self.share = Share(self.parallel.rank, self.parallel.world, training.accumulate)
         self.order = Order(len(training.dataset), training.batch_size, run.seed, training.drop_last)
-        _check_sizes(training, self.share)
+        check_sizes(training, self.share)
         self.skipped = Skipped(run.out, len(training.dataset), run.max_skipped)
         self.board: Board | None = None
         self.step = 0
@@ -95,7 +79,7 @@ class _Session:
         if found is not None:
             state, manifest = found
             self.share = replace(self.share, accumulate=state["accumulate"])
-            _check_world(self.training, self.share, state["world"])
+            check_world(self.training, self.share, state["world"])
             self.parallel.load(state)
             self.step, self.seconds = manifest.step, manifest.seconds
             log.info("going on from step %d of %d", self.step, self.training.steps)
@@ -196,17 +180,11 @@ class _Session:
 
     def _halve_micro_batches(self, error: torch.OutOfMemoryError) -> None:
         """Make the step again in twice as many parts; what is optimised stays the same."""
-        training, share = self.training, self.share
-        size = training.batch_size // (share.world * share.accumulate)
-        # Other processes are in the middle of the same step and cannot be told.
-        whole = training.split_unit and size % (2 * training.split_unit) == 0
-        if not whole or share.world > 1:
-            advice = f"set accumulate={2 * share.accumulate}" if training.split_unit and size > 1 else "lower batch_size"
-            raise EnvironmentFault(f"{training.title}: no memory for {size} samples at once; {advice}") from error
+        self.share = halved(self.training, self.share, error)
         self.parallel.optimizer.zero_grad()
-        self.share = replace(share, accumulate=2 * share.accumulate)
         torch.cuda.empty_cache()
-        log.warning("no memory for %d samples at once; going on with %d", size, size // 2)
+        size = self.training.batch_size // (self.share.world * self.share.accumulate)
+        log.warning("no memory for %d samples at once; going on with %d", 2 * size, size)
 
     def _read(self) -> None:
         """Log the losses not read yet, and stop where one is not finite."""
@@ -227,8 +205,7 @@ class _Session:
         raise Diverged(f"{self.training.title}: the loss is not finite at step {step}; loss terms and samples are in {place}")
 
     def _note(self) -> str:
-        waits = f", {self.waiting.share:.0%} waiting for data" if self.waiting.share >= WORTH_SAYING else ""
-        return "" if math.isnan(self.latest) else f"loss {self.latest:.4f}{waits}"
+        return "" if math.isnan(self.latest) else f"loss {self.latest:.4f}{self.waiting.words}"
 
     def _log(self, line: dict[str, float]) -> None:
         """Write numbers of a step into `metrics.jsonl`, in the main process."""
@@ -269,34 +246,3 @@ class _Session:
             manifest = checkpoint.Manifest(self.training.key, self.step, self.seconds)
             checkpoint.save(self.run.checkpoints, {**state, "accumulate": self.share.accumulate}, manifest)
         return state
-
-
-def _check_sizes(training: Training, share: Share) -> None:
-    size, parts = len(training.dataset), share.world * share.accumulate
-    if size == 0 or (training.drop_last and size < training.batch_size):
-        raise InputError(f"{training.title}: {size} training samples for a batch of {training.batch_size}; lower batch_size")
-    if training.batch_size % parts:
-        raise ConfigError(f"{training.title}: batch_size {training.batch_size} does not divide into {parts} micro-batches")
-    if training.steps < 1:
-        raise ConfigError(f"{training.title}: a training of {training.steps} steps; set at least 1")
-
-
-def _check_world(training: Training, share: Share, before: int) -> None:
-    """See that as many processes as there are now can go on with what another number of them began."""
-    begun = f"{training.title}: {before} processes began this training, and here are {share.world}"
-    if share.world != before and not training.split_unit:
-        raise ConfigError(f"{begun}; the images of one process shape its loss: start {before}, or choose another -o")
-    if training.batch_size % (share.world * share.accumulate):
-        parts = f"{share.world} processes of {share.accumulate} micro-batches each"
-        raise ConfigError(f"{begun}; batch_size {training.batch_size} does not divide into {parts}")
-
-
-def to_device(batch: Any, device: torch.device) -> Any:
-    """Move the tensors inside dicts, lists and tuples; anything else is left as it is."""
-    if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)
-    if isinstance(batch, dict):
-        return {key: to_device(value, device) for key, value in batch.items()}
-    if type(batch) in (list, tuple):
-        return type(batch)(to_device(value, device) for value in batch)
-    return batch

@@ -1,12 +1,13 @@
-"""What the engine is given and what it gives back."""
+"""What the engine is given, what of it cannot be trained, and what it gives back."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
 
-from mae_bench.core.batches import MapData
+from mae_bench.core.batches import MapData, Share
+from mae_bench.core.errors import ConfigError, EnvironmentFault, InputError
 from mae_bench.core.optim import LayerId, NoDecay, OptimConfig, no_decay_1d
 from mae_bench.core.schedule import ScheduleConfig
 
@@ -74,3 +75,48 @@ class Trained:
     """Micro-batches a step had in the end; more than asked for where memory ran out."""
     average: nn.Module | None = None
     """The model with the moving average of its weights, where one was asked for."""
+
+
+def check_sizes(training: Training, share: Share) -> None:
+    """See that the data are enough for a batch, and that it divides into micro-batches.
+
+    Raises:
+        InputError: there are fewer samples.
+        ConfigError: it does not divide, or nothing is to be trained.
+    """
+    size, parts = len(training.dataset), share.world * share.accumulate
+    if size == 0 or (training.drop_last and size < training.batch_size):
+        raise InputError(f"{training.title}: {size} training samples for a batch of {training.batch_size}; lower batch_size")
+    if training.batch_size % parts:
+        raise ConfigError(f"{training.title}: batch_size {training.batch_size} does not divide into {parts} micro-batches")
+    if training.steps < 1:
+        raise ConfigError(f"{training.title}: a training of {training.steps} steps; set at least 1")
+
+
+def check_world(training: Training, share: Share, before: int) -> None:
+    """See that as many processes as there are now can go on with what another number of them began.
+
+    Raises:
+        ConfigError: they cannot.
+    """
+    begun = f"{training.title}: {before} processes began this training, and here are {share.world}"
+    if share.world != before and not training.split_unit:
+        raise ConfigError(f"{begun}; the images of one process shape its loss: start {before}, or choose another -o")
+    if training.batch_size % (share.world * share.accumulate):
+        parts = f"{share.world} processes of {share.accumulate} micro-batches each"
+        raise ConfigError(f"{begun}; batch_size {training.batch_size} does not divide into {parts}")
+
+
+def halved(training: Training, share: Share, error: Exception) -> Share:
+    """The share of this process with micro-batches half as large.
+
+    Raises:
+        EnvironmentFault: they cannot be halved without changing what is optimised; from the error, of the memory that ran out.
+    """
+    size = training.batch_size // (share.world * share.accumulate)
+    # Other processes are in the middle of the same step and cannot be told.
+    whole = training.split_unit and size % (2 * training.split_unit) == 0
+    if not whole or share.world > 1:
+        advice = f"set accumulate={2 * share.accumulate}" if training.split_unit and size > 1 else "lower batch_size"
+        raise EnvironmentFault(f"{training.title}: no memory for {size} samples at once; {advice}") from error
+    return replace(share, accumulate=2 * share.accumulate)

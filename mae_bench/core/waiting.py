@@ -8,6 +8,8 @@ from mae_bench.core.training import LOGGED
 
 STEPS_OF_A_GROUP = 10
 """Steps that the numbers are of, at least."""
+WORTH_SAYING = 0.05
+"""Share of the time that waiting for data has to take to be shown beside the loss."""
 
 
 class Waiting:
@@ -52,6 +54,11 @@ class Waiting:
         }
         self._forget()
         return numbers
+
+    @property
+    def words(self) -> str:
+        """What is said of it behind the loss, if anything."""
+        return f", {self.share:.0%} waiting for data" if self.share >= WORTH_SAYING else ""
 
     def leave_out(self, seconds: float) -> None:
         """Count the time of something else, such as a probe or a save, neither as a step nor as waiting."""
