@@ -3,6 +3,7 @@
 And what becomes of batches and of the data workers that make them.
 """
 
+import time
 from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from mae_bench.core.seeding import derive, generator, seed_host
 
 Key = tuple[int, int]
 """(epoch, index) of one drawn sample."""
+SECONDS_TO_TELL = 1.0
+"""Time in which a process is told that another one it started has died, at most."""
 
 
 class MapData(Sized, Protocol):
@@ -178,7 +181,12 @@ def deaths_told(title: str) -> Iterator[None]:
         EnvironmentFault: one died.
     """
     try:
-        yield
+        try:
+            yield
+        except (OSError, EOFError):
+            # The pipe of a worker that dies may break before torch's handler is told of the death, which then raises here.
+            time.sleep(SECONDS_TO_TELL)
+            raise
     except Exception as error:  # torch's handler of SIGCHLD raises wherever this process is; what it cuts off may say more
         if not _tells_of_worker(error):
             raise

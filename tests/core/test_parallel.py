@@ -8,7 +8,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from mae_bench.core import checkpoint, metrics, parallel
+from mae_bench.core import batches, checkpoint, metrics, parallel
 from mae_bench.core.engine import train
 from mae_bench.core.errors import ConfigError, EnvironmentFault, Stopped
 from mae_bench.core.run import Run
@@ -69,6 +69,24 @@ def test_R09_a_data_worker_that_dies_is_one_line(tmp_path):
     job = training()
     train(job, run)
     assert torch.equal(weights(job.model), expected)
+
+
+def test_R09_a_pipe_that_breaks_before_the_death_is_told_is_the_same_line(monkeypatch):
+    """An alarm in the place of torch's handler, which the system calls a little later than the pipe breaks."""
+
+    def tell(number, frame):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+
+    before = signal.signal(signal.SIGALRM, tell)
+    try:
+        with pytest.raises(EnvironmentFault, match="noisy: a data loading process died"), batches.deaths_told("noisy"):
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            raise ConnectionResetError
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    monkeypatch.setattr(batches, "SECONDS_TO_TELL", 0.0)
+    with pytest.raises(ConnectionResetError), batches.deaths_told("noisy"):
+        raise ConnectionResetError
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT])
