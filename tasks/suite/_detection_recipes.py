@@ -127,7 +127,7 @@ def _demo() -> Config:
         proposals_before_nms=(200, 100),
         proposals=(100, 50),
         roi_level_size=128,
-        rois=32,
+        rois=16,
         box_convs=(),
         box_fcs=(128, 128),
         mask_convs=(32, 32),
@@ -143,8 +143,8 @@ def _demo() -> Config:
         head=head,
         optim=OptimConfig(name="adamw", lr=1e-3, weight_decay=0.05, layer_decay=0.8),
         schedule=ScheduleConfig(kind="cosine", warmup_steps=20),
-        batch_size=4,
-        steps=450,
+        batch_size=8,
+        steps=400,
         eval_batch_size=10,
     )
 
