@@ -91,7 +91,7 @@ def test_the_number_of_the_protocol_is_shown_before_others_of_its_place(tmp_path
     for outs in (["a", "b"], ["b", "a"]):
         [sheet] = make_sheets("mae-table3", build_table([tmp_path / name for name in outs], pytest.fail, everything=True))
         assert sheet.place("MAE", "ViT-B/16").mean == 83.5
-        assert any(note.startswith("1 more numbers") for note in sheet.notes)
+        assert any(note.startswith("1 more number falls") for note in sheet.notes)
 
 
 def test_other_models_and_sizes_get_rows_and_columns(tmp_path):
