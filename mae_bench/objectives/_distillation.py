@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from backbones.contract import Backbone, BackboneSpec
+from backbones.vit import TimmViT
+from mae_bench.core.errors import ConfigError
 from mae_bench.core.find import missing
-from mae_bench.objectives._parts import to_input
+from mae_bench.objectives._parts import start, to_input
 from mae_bench.objectives._teacher import LOOK_EVERY, cosine, follow, frozen_copy, health
 from mae_bench.objectives._views import View, views_of
 from mae_bench.objectives.dino import Config
@@ -21,6 +23,8 @@ class Distillation(nn.Module):
     def __init__(self, backbone: Backbone, config: Config) -> None:
         super().__init__()
         self.backbone, self.config = backbone, config
+        if config.fixed_positions:
+            _fix_positions(backbone)
         self.teacher_backbone = cast(Backbone, frozen_copy(backbone))
         self.head, self.teacher_head = _head(backbone, config), _head(backbone, config)
         self.teacher_head.load_state_dict(self.head.state_dict())
@@ -64,6 +68,17 @@ class Distillation(nn.Module):
     def _pooled(self, backbone: Backbone, images: Tensor) -> Tensor:
         (features,) = backbone(images)
         return features.pool(self.config.pool)
+
+
+def _fix_positions(backbone: Backbone) -> None:
+    """Let a backbone start with sine-cosine positions and keep them.
+
+    Raises:
+        ConfigError: it has no table of positions.
+    """
+    if not isinstance(backbone, TimmViT) or not backbone.arch.positions:
+        raise ConfigError(f"{backbone.spec.name} has no table of positions to fix; set fixed_positions=False")
+    start(backbone)
 
 
 def crops(config: Config, spec: BackboneSpec) -> Callable[[Tensor], dict[str, Tensor]]:

@@ -46,6 +46,8 @@ class Config(PretrainConfig):
     """Area of a small crop as a share of the image; `crop_scale` is that of the large ones."""
     local_share: float = Field(default=96 / 224, gt=0, le=1)
     """Side of a small crop as a share of the large one's, rounded to whole patches."""
+    fixed_positions: bool = False
+    """Whether positions are the sine-cosine ones of MAE and stay so; DINO learns them."""
     jitter: float = Field(default=1.0, ge=0)
     """Strength of the colour jitter, in units of BYOL's (arXiv 2006.07733, table 6)."""
     blur: float = Field(default=1.0, ge=0, le=1)
@@ -75,6 +77,7 @@ RECIPES = {
         base_lr=4e-3,
         clip_grad=3.0,
         momentum=0.99,
+        fixed_positions=True,
         prototypes=512,
         hidden_dim=256,
         bottleneck_dim=64,

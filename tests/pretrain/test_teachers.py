@@ -7,8 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from backbones.positions import sincos_2d
+from backbones.source import open_source
 from backbones.zoo import vit
 from mae_bench.core import find
+from mae_bench.core.errors import ConfigError
 from mae_bench.objectives import byol, dino, mocov3
 from mae_bench.objectives._parts import to_input
 from mae_bench.objectives._teacher import cosine, follow, health
@@ -174,3 +177,14 @@ def test_moco_keeps_its_patch_projection_random():
     model = mocov3.build(backbone(), mocov3.RECIPES["paper"].model_copy(update=SMALL), 0)
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert not any("patch_embed" in name for name in trained) and any("blocks.0" in name for name in trained)
+
+
+def test_dinos_positions_are_learned_unless_they_are_to_stay():
+    learned, fixed = made(dino, fixed_positions=False).backbone, made(dino, fixed_positions=True)
+    assert learned.positions.requires_grad and not fixed.backbone.positions.requires_grad
+    assert torch.equal(fixed.backbone.positions, sincos_2d(ARCH.embed_dim, ARCH.grid, num_prefix=1))
+    assert torch.equal(fixed.teacher_backbone.positions, fixed.backbone.positions)
+    assert not dino.RECIPES["paper"].fixed_positions
+    with pytest.raises(ConfigError, match="no table of positions to fix; set fixed_positions=False"):
+        eva = open_source("random:dinov3_small_patch16").build()
+        dino.build(eva, dino.RECIPES["demo"], 0)
