@@ -21,7 +21,7 @@ IMAGES = 4
 """Images of the pass that is timed."""
 EARLIER = "time: mean of earlier cells of the same settings, data and architecture"
 MEASURED = "time: the backbone's operations by its speed, measured for a moment"
-Measure = Callable[["Source", tuple[int, int]], float]
+Measure = Callable[["Source"], float]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ class Estimator:
         self._measure = measure or partial(measured_speed, device=device)
         self._sources: dict[tuple[str, bool], Source] = {}
         self._counts: dict[str, tuple[int, int]] = {}
-        self._speeds: dict[tuple[str, tuple[int, int]], tuple[float, float]] = {}
+        self._gflops: dict[tuple[str, tuple[int, int]], float] = {}
+        self._speeds: dict[str, float] = {}
         self._sizes: dict[tuple[str, tuple[int, int], bool, str], Size] = {}
 
     def estimate(self, cell: Cell) -> Estimate:
@@ -56,19 +57,20 @@ class Estimator:
         asked, source = cell.request, self._source(cell.request)
         side = asked.config.get("image_size") or asked.config.get("crop_size")
         size = (side, side) if isinstance(side, int) else source.spec.image_size
-        key = source.spec.name, size
-        if key not in self._speeds:
-            self._speeds[key] = forward_gflops(source, size), 0.0
-        gflops, speed = self._speeds[key]
-        work = gflops * passes(asked.config, *self._images(asked.data))
+        work = self._forward(source, size) * passes(asked.config, *self._images(asked.data))
         same = self._spent.get((_group(asked), source.spec.name), [])
         if same:
             seconds = sum(cost.seconds for cost in same) / len(same)
             return Estimate(seconds, EARLIER, work / 1000, max(map(_peak, same)) or self._memory(asked, source, size))
-        if not speed:
-            speed = self._measure(source, size)
-            self._speeds[key] = gflops, speed
-        return Estimate(work / speed, MEASURED, work / 1000, self._memory(asked, source, size))
+        if source.spec.name not in self._speeds:
+            self._speeds[source.spec.name] = self._measure(source)
+        return Estimate(work / self._speeds[source.spec.name], MEASURED, work / 1000, self._memory(asked, source, size))
+
+    def _forward(self, source: "Source", size: tuple[int, int]) -> float:
+        key = source.spec.name, size
+        if key not in self._gflops:
+            self._gflops[key] = forward_gflops(source, size)
+        return self._gflops[key]
 
     def _memory(self, asked: Request, source: "Source", size: tuple[int, int]) -> float:
         key = source.spec.name, size, bool(asked.config.get("checkpointing")), asked.precision
@@ -115,16 +117,20 @@ def forward_gflops(source: "Source", size: tuple[int, int]) -> float:
     return watched.gflops() or 0.0
 
 
-def measured_speed(source: "Source", size: tuple[int, int], *, device: str) -> float:
-    """Billions of operations a second of forward passes on this machine."""
+def measured_speed(source: "Source", *, device: str) -> float:
+    """Billions of operations a second of forward passes on this machine.
+
+    At the size that the network was pretrained with: at ViTDet's 1024 pixels a moment would be minutes of a CPU.
+    """
     import torch
 
     from backbones.contract import DenseOptions
 
-    backbone = source.build(DenseOptions(image_size=size)).eval().to(device)
+    size = source.spec.image_size
+    backbone = source.build(DenseOptions()).eval().to(device)
     images = torch.zeros(IMAGES, 3, *size, device=device)
     with torch.no_grad():
-        backbone(images)
+        backbone(images[:1] if device == "cpu" else images)  # a GPU makes its plans for this very size
         started = time.monotonic()
         float(backbone(images)[0].tokens.sum())  # reading a number waits for the device
     return IMAGES * forward_gflops(source, size) / max(time.monotonic() - started, 1e-6)

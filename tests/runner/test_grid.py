@@ -127,7 +127,7 @@ def test_a_preview_says_what_is_done_stale_and_missing(write):
     path = write(seeds=[0, 1])
     first, second = plan(path).cells
     record = finish(first)
-    found = previews(plan(path), "", Estimator([record], "cpu", lambda source, size: pytest.fail("known from a record")))
+    found = previews(plan(path), "", Estimator([record], "cpu", lambda source: pytest.fail("known from a record")))
     assert [one.stands.state for one in found] == ["done", "open"]
     assert found[1].cost is not None and (found[1].cost.seconds, found[1].cost.how) == (50.0, EARLIER)
     console = Screen()
@@ -142,13 +142,13 @@ def test_a_preview_says_what_is_done_stale_and_missing(write):
 
 
 def test_a_preview_of_unknown_work_is_measured(write):
-    [one] = previews(plan(write()), "", Estimator([], "cpu", lambda source, size: 2.0))
+    [one] = previews(plan(write()), "", Estimator([], "cpu", lambda source: 2.0))
     assert one.cost is not None and one.cost.how == MEASURED
     from backbones.source import open_source
 
     gflops = forward_gflops(open_source(MODEL), (48, 48))
     assert one.cost.seconds == pytest.approx(gflops * 16 / 2.0)  # 8 images of train and 8 of val, once
-    assert measured_speed(open_source(MODEL), (48, 48), device="cpu") > 0.01
+    assert measured_speed(open_source(MODEL), device="cpu") > 0.01
 
 
 def test_passes_of_settings():
@@ -159,7 +159,7 @@ def test_passes_of_settings():
 
 
 def test_limits_are_refused_before_anything_runs(write):
-    found = previews(plan(write(seeds=[0, 1])), "", Estimator([], "cpu", lambda source, size: 1e-6))
+    found = previews(plan(write(seeds=[0, 1])), "", Estimator([], "cpu", lambda source: 1e-6))
     check_limits(found, Limits(cells=2))
     with pytest.raises(ConfigError, match=r"2 cells to run, and limits\.cells is 1"):
         check_limits(found, Limits(cells=1))
