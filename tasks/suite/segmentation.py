@@ -103,7 +103,7 @@ RECIPES: dict[str, Config] = {
         layer_decay=0.9,
         warmup_steps=10,
         batch_size=8,
-        steps=700,
+        steps=1000,
     ),
 }
 
