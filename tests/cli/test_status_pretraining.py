@@ -40,7 +40,8 @@ def write(folder, *, saved=None, losses=0, status="", record=False, progress=Non
 
 
 def test_a_running_one_tells_step_epoch_loss_and_time_to_go(call, tmp_path):
-    folder = write(tmp_path / "mae", saved=200, losses=250, progress={"total": 500, "done": 249, "time": 5.0})
+    progress = {"total": 500, "done": 249, "time": 5.0}
+    folder = write(tmp_path / "mae", saved=200, losses=250, progress=progress, epochs="50")
     with locked(folder):
         # A record lock does not hold off its own process.
         found = read_state(folder, running=True)
