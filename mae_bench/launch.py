@@ -12,6 +12,7 @@ from types import FrameType
 from mae_bench.claim import BUSY
 from mae_bench.core import progress
 from mae_bench.core.errors import MaeBenchError, Stopped
+from mae_bench.core.plural import are
 from mae_bench.core.signals import ASKING
 from mae_bench.ends import STOPS, ended, kind_of, reason, told, with_status
 from mae_bench.jobs import Display, Job, Outcome, Seen
@@ -91,8 +92,9 @@ def check_stopped(outcomes: Sequence[Outcome]) -> None:
     """Raise `Stopped` with one line when a signal ended the jobs."""
     left = [outcome for outcome in outcomes if outcome.state == "stopped"]
     if left:
-        are = "is" if len(left) == 1 else "are"
-        raise Stopped(f"stopped; {len(left)} of {len(outcomes)} {are} not finished; the same command goes on from there")
+        raise Stopped(
+            f"stopped; {len(left)} of {len(outcomes)} {are(len(left))} not finished; the same command goes on from there"
+        )
 
 
 class _Pool:

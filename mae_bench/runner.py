@@ -12,7 +12,7 @@ from rich.text import Text
 from mae_bench.choose import Blocked
 from mae_bench.core.errors import MaeBenchError, Stopped
 from mae_bench.core.files import write_text
-from mae_bench.core.plural import counted
+from mae_bench.core.plural import are, counted
 from mae_bench.display import make_display
 from mae_bench.ends import last_lines
 from mae_bench.forking import forking
@@ -92,8 +92,7 @@ def cell_jobs(
     found = [(cell, standing(cell, options.overwrite)) for cell in cells]
     done = [cell for cell, stands in found if stands.state == "done"]
     if done:
-        are = "is" if len(done) == 1 else "are"
-        say(console, f"{len(done)} of {counted(len(cells), 'cell')} {are} finished and skipped")
+        say(console, f"{len(done)} of {counted(len(cells), 'cell')} {are(len(done))} finished and skipped")
     for cell, stands in found:
         if stands.state == "stale":
             say(console, f"again: {cell.request.title}: {stands.reason}; its record stays until the new one is there")

@@ -6,6 +6,8 @@ import unicodedata
 
 PER_IMAGE = "per_image.json"
 """In a cell's folder: `{metric: [one value an image, in the order of the evaluation split]}`."""
+PER_CLASS = "per_class.json"
+"""In a cell's folder: the figures of each class, as the task that leaves it also reads it."""
 FEATURES = "features.json"
 """In a cell's folder: `{features: {"seconds": their time, "waited": seconds, "found": whether another cell computed them}}`."""
 

@@ -12,7 +12,6 @@ CONTRASTIVE: dict[str, Any] = {
 """The training of MoCo v3 for ViT-B (arXiv 2104.02057, section 5), at the 300 epochs of its table 4."""
 
 SMALL_VIEWS: dict[str, Any] = {
-    "epochs": 6,
     "batch_size": 64,
     "warmup_epochs": 1,
     "betas": (0.9, 0.95),
@@ -21,4 +20,4 @@ SMALL_VIEWS: dict[str, Any] = {
     "flip": 0.0,  # digits are not mirror-symmetric
     "pool": "mean",
 }
-"""About two minutes of one CPU core for vit_demo_patch8 on the embedded images, with several views of each."""
+"""For vit_demo_patch8 on the embedded images, with several views of each; six epochs take about three minutes of one CPU core."""

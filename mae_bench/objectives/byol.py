@@ -30,6 +30,7 @@ RECIPES = {
     "paper": Config(**CONTRASTIVE, freeze_patch_projection=True),
     "demo": Config(
         **SMALL_VIEWS,
+        epochs=6,
         base_lr=2e-3,
         momentum=0.99,
         hidden_dim=384,

@@ -73,7 +73,8 @@ RECIPES = {
         drop_path=0.1,
     ),
     "demo": Config(
-        **SMALL_VIEWS | {"epochs": 14},
+        **SMALL_VIEWS,
+        epochs=14,
         base_lr=2e-3,
         clip_grad=3.0,
         momentum=0.99,

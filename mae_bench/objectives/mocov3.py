@@ -33,7 +33,7 @@ class Config(PairConfig):
 RECIPES = {
     # arXiv 2104.02057, section 5, at the 300 epochs of its table 4.
     "paper": Config(**CONTRASTIVE),
-    "demo": Config(**SMALL_VIEWS, base_lr=4e-3, hidden_dim=384, output_dim=128, blur=(0.0, 0.0), solarize=(0.0, 0.0)),
+    "demo": Config(**SMALL_VIEWS, epochs=6, base_lr=4e-3, hidden_dim=384, output_dim=128, blur=(0.0, 0.0), solarize=(0.0, 0.0)),
 }
 
 ABOUT = {

@@ -40,7 +40,7 @@ RECIPES = {
     # No paper gives all values of SimCLR for a ViT. Loss, head and views are SimCLR's (arXiv 2002.05709); the training is that of
     # MoCo v3 (arXiv 2104.02057, sections 4 to 6), whose authors trained SimCLR too, with rates they searched and do not list.
     "paper": Config(**CONTRASTIVE, freeze_patch_projection=True),
-    "demo": Config(**SMALL_VIEWS, base_lr=4e-3, temperature=0.2, hidden_dim=384, colour=0.5, blur=0.0),  # found on them
+    "demo": Config(**SMALL_VIEWS, epochs=6, base_lr=4e-3, temperature=0.2, hidden_dim=384, colour=0.5, blur=0.0),  # found on them
 }
 
 ABOUT = {

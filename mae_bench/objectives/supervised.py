@@ -55,7 +55,7 @@ RECIPES = {
         rand_augment="rand-m9-mstd0.5-inc1",  # RandAug (9, 0.5)
         average_decay=0.9999,
     ),
-    # About a minute and a half of one CPU core for vit_demo_patch8 on the embedded images; values found on them.
+    # Under three minutes of one CPU core for vit_demo_patch8 on the embedded images; values found on them.
     "demo": Config(
         epochs=12,
         batch_size=32,

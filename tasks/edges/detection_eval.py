@@ -13,11 +13,11 @@ from torch.utils.data import Subset
 
 from mae_bench.core.files import write_json, write_text
 from mae_bench.core.samples import in_order
+from results.names import PER_CLASS
 from tasks.edges.detection_ap import Prediction, average_precision, headline
 from tasks.edges.detection_data import Images, eval_images
 from tasks.edges.detection_model import Detector
 from tasks.edges.detection_pictures import draw
-from tasks.suite.detection import PER_CLASS
 
 if TYPE_CHECKING:
     from mae_bench.core.run import Run

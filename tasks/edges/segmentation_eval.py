@@ -13,11 +13,11 @@ from mae_bench.core.errors import InputError
 from mae_bench.core.files import write_json
 from mae_bench.core.run import Run
 from mae_bench.core.samples import in_order
+from results.names import PER_CLASS
 from tasks.data._label_maps import IGNORED
 from tasks.edges.segmentation_data import TestViews, collate
 from tasks.edges.segmentation_mmseg import IoUMetric
 from tasks.edges.segmentation_model import Segmenter
-from tasks.suite.segmentation import PER_CLASS
 
 AREAS = ("intersect", "union", "predicted", "true")
 """Pixels of each class, as `IoUMetric.intersect_and_union` gives them."""

@@ -10,6 +10,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from mae_bench.core import find
+from results.names import PER_CLASS
 from tasks.contract import Metric
 from tasks.suite._detection_config import Config, HeadConfig
 from tasks.suite._detection_recipes import ABOUT, DEVIATIONS_OF, RECIPES
@@ -45,8 +46,6 @@ def metric_name(part: str, kind: str) -> str:
     return f"{part}_{kind}"
 
 
-PER_CLASS = "per_class.json"
-"""File with all figures and the average precision of each class."""
 METRICS = tuple(Metric(metric_name(part, kind)) for part in PARTS for kind in ("box", "mask"))
 KIND = "detection"
 REQUIRES = ("detectron2", "fvcore", "pycocotools", "shapely")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mae_bench.core import processes
+from results.names import PER_CLASS
 from tasks.contract import Metric
 from tasks.suite._segmentation_settings import Config
 
@@ -152,8 +153,6 @@ METRICS = (Metric("mIoU"), Metric("mAcc"), Metric("aAcc"))
 KIND = "segmentation"
 REQUIRES = ("mmseg", "mmengine", "mmcv")
 SELECTION = "last step"
-PER_CLASS = "per_class.json"
-"""File with the figures and pixels of each class."""
 
 
 def deviations(recipe: str, config: Config, source: "Source", run: "Run") -> tuple[str, ...]:
