@@ -3,10 +3,12 @@
 The way of Detectron2 keeps the scores of all heads for the backward, and copies them to add each bias. Here the backward computes
 them again, so that what is kept is q, k and v as the projection gives them, and the result.
 
-Letters in shape comments: B images or windows, b of them, A heads, D width of a head, h w grid, y rows of it, N = h*w, n = y*w.
+Letters in shape comments: B images or windows, b of them, A heads, D width of a head, h w grid, y rows and x columns of it,
+N = h*w, n = y*x.
 """
 
 from collections.abc import Iterator
+from itertools import product
 from typing import Any, NamedTuple
 
 import torch
@@ -20,11 +22,15 @@ SCORES = 2**20
 
 
 def applies(qkv: Tensor, row: Tensor, dropout: float) -> bool:
-    """Whether `attend` can be used and is the faster way, which it is on a CPU; elsewhere torch's fused attention is."""
-    return qkv.device.type == "cpu" and qkv.dtype == row.dtype and qkv.dtype in (torch.float32, torch.float64) and dropout == 0
+    """Whether `attend` can be used and is the faster way, which it is on a CPU; elsewhere torch's fused attention is.
+
+    Tensors without numbers, by which memory is foretold, are left to torch's too: many small steps are slow on them.
+    """
+    plain = type(qkv) is Tensor and qkv.device.type == "cpu"
+    return plain and qkv.dtype == row.dtype and qkv.dtype in (torch.float32, torch.float64) and dropout == 0
 
 
-def attend(qkv: Tensor, row: Tensor, column: Tensor, grid: Size) -> Tensor:
+def attend(qkv: Tensor, row: Tensor, column: Tensor, grid: Size, covered: Size | None = None) -> Tensor:
     """Softmax attention, scores scaled by 1 / sqrt(D), with the bias of each query's distance to the key's row and column.
 
     Args:
@@ -32,86 +38,125 @@ def attend(qkv: Tensor, row: Tensor, column: Tensor, grid: Size) -> Tensor:
         row: (h, h, D), `relative.distances` of the rows.
         column: (w, w, D), the same of the columns.
         grid: (h, w).
+        covered: height and width of the maps that the B images tile, window after window from the upper left; None: each image
+            is a map of its own. Tokens beyond a map are keys, but what they would look for is not computed.
 
     Returns:
-        (B, N, A, D).
+        (B, N, A, D); zeros for tokens beyond a map.
     """
-    return _Attend.apply(qkv, row, column, grid)  # type: ignore[return-value]  # apply is not typed
+    return _Attend.apply(qkv, row, column, grid, covered or grid)  # type: ignore[return-value]  # apply is not typed
 
 
 class _Chunk(NamedTuple):
-    """Queries whose scores are held together: of some images, one head, some rows of the grid."""
+    """Queries whose scores are held together: of some windows of some maps, one head, some rows and columns of the windows."""
 
-    images: slice
+    windows: tuple[slice, slice, slice]
+    """Maps, rows of windows, columns of windows."""
     head: int
     rows: slice
-    tokens: slice
+    columns: slice
+
+    def of(self, part: Tensor) -> Tensor:
+        """What (maps, rows, columns, h, w, A, D) has for the queries, (maps, rows, columns, y, x, D), as a view."""
+        return part[(*self.windows, self.rows, self.columns, self.head)]
+
+    def whole(self, part: Tensor) -> Tensor:
+        """What it has for all tokens of the windows, (maps, rows, columns, h, w, D), as a view."""
+        return part[(*self.windows, slice(None), slice(None), self.head)]
 
 
-def _chunks(qkv: Tensor, grid: Size) -> Iterator[_Chunk]:
-    (h, w), (batch, tokens, _, heads, _) = grid, qkv.shape
-    images = max(1, SCORES // tokens**2)
-    rows = h if images > 1 else max(1, min(h, SCORES // (w * tokens)))
-    for head in range(heads):
-        for first in range(0, batch, images):
-            for top in range(0, h, rows):
-                end = min(top + rows, h)
-                yield _Chunk(slice(first, first + images), head, slice(top, end), slice(top * w, end * w))
+def _spans(covered: int, side: int) -> list[tuple[slice, int]]:
+    """Windows along one side of a map, with how many of their tokens lie in it: the full ones, and one that is cut."""
+    full, rest = divmod(covered, side)
+    found = [(slice(0, full), side), (slice(full, full + 1), rest)]
+    return [(windows, tokens) for windows, tokens in found if windows.stop > windows.start and tokens]
+
+
+def _cut(part: slice, step: int) -> list[slice]:
+    return [slice(first, min(first + step, part.stop)) for first in range(part.start, part.stop, step)]
+
+
+def _chunks(qkv: Tensor, covered: Size) -> Iterator[_Chunk]:
+    """Chunks of (maps, rows, columns, h, w, 3, A, D) that hold all queries inside the maps."""
+    maps, _, _, h, w, _, heads, _ = qkv.shape
+    kinds = list(product(_spans(covered[0], h), _spans(covered[1], w)))
+    for head, ((down, height), (across, width)) in product(range(heads), kinds):
+        # Rows of queries, over the windows side by side, whose scores may be held.
+        room = max(1, SCORES // ((across.stop - across.start) * width * h * w))
+        some = _cut(slice(0, maps), max(1, room // (height * (down.stop - down.start))))
+        for batch, high, rows in product(some, _cut(down, max(1, room // height)), _cut(slice(0, height), min(room, height))):
+            yield _Chunk((batch, high, across), head, rows, slice(0, width))
+
+
+def _flat(part: Tensor) -> Tensor:
+    """(maps, rows, columns, y, x, D) as (b, n, D)."""
+    return part.flatten(3, 4).flatten(0, 2)
 
 
 def _parts(qkv: Tensor, chunk: _Chunk) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries (b, n, D), keys (b, N, D) and values (b, N, D) of a chunk, as views."""
-    images = qkv[chunk.images]
-    return images[:, chunk.tokens, 0, chunk.head], images[:, :, 1, chunk.head], images[:, :, 2, chunk.head]
+    """Queries (b, n, D), keys (b, N, D) and values (b, N, D) of a chunk."""
+    q, k, v = qkv.unbind(5)
+    return _flat(chunk.of(q)), _flat(chunk.whole(k)), _flat(chunk.whole(v))
 
 
-def _shares(q: Tensor, k: Tensor, row: Tensor, column: Tensor, grid: Size) -> Tensor:
-    """Attention of the queries of a chunk, (b, n, N)."""
+def _shares(q: Tensor, k: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    """Attention of the queries of a chunk, (b, n, N), to lines (y, h, D) and (x, w, D)."""
     scores = torch.bmm(q * q.shape[-1] ** -0.5, k.transpose(1, 2))
-    queries = q.unflatten(1, (-1, grid[1]))
-    placed = scores.unflatten(1, (-1, grid[1])).unflatten(3, grid)
+    queries = q.unflatten(1, (-1, len(column)))
+    placed = scores.unflatten(1, (-1, len(column))).unflatten(3, (row.shape[1], column.shape[1]))
     placed += torch.einsum("byxd,ykd->byxk", queries, row).unsqueeze(-1)
     placed += torch.einsum("byxd,xkd->byxk", queries, column).unsqueeze(-2)
     return torch.softmax(scores, dim=-1, out=scores)
 
 
+def _tiled(images: Tensor, grid: Size, covered: Size) -> Tensor:
+    """(B, N, ...) as (maps, rows, columns, h, w, ...)."""
+    windows = (-1, *(-(-whole // side) for whole, side in zip(covered, grid, strict=True)))
+    return images.unflatten(1, grid).unflatten(0, windows)
+
+
 class _Attend(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, qkv: Tensor, row: Tensor, column: Tensor, grid: Size) -> Tensor:
-        out = qkv.new_empty(*qkv.shape[:2], *qkv.shape[3:])
-        for chunk in _chunks(qkv, grid):
-            q, k, v = _parts(qkv, chunk)
-            out[chunk.images, chunk.tokens, chunk.head] = torch.bmm(_shares(q, k, row[chunk.rows], column, grid), v)
+    def forward(ctx: Any, qkv: Tensor, row: Tensor, column: Tensor, grid: Size, covered: Size) -> Tensor:
+        out = qkv.new_zeros(*qkv.shape[:2], *qkv.shape[3:])
+        tiled, into = _tiled(qkv, grid, covered), _tiled(out, grid, covered)
+        for chunk in _chunks(tiled, covered):
+            q, k, v = _parts(tiled, chunk)
+            place = chunk.of(into)
+            place.copy_(torch.bmm(_shares(q, k, row[chunk.rows], column[chunk.columns]), v).view(place.shape))
         ctx.save_for_backward(qkv, row, column, out)
-        ctx.grid = grid
+        ctx.sizes = grid, covered
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]  # takes one gradient
         qkv, row, column, out = ctx.saved_tensors
-        grid, scale = ctx.grid, qkv.shape[-1] ** -0.5
-        grads, to_row, to_column = torch.empty_like(qkv), torch.zeros_like(row), torch.zeros_like(column)
-        for chunk in _chunks(qkv, grid):
-            q, k, v = _parts(qkv, chunk)
-            to_q, to_k, to_v = _parts(grads, chunk)
-            above = grad[chunk.images, chunk.tokens, chunk.head]
-            if chunk.rows.start == 0:
-                to_k.zero_()
-                to_v.zero_()
-            shares = _shares(q, k, row[chunk.rows], column, grid)
-            to_v += torch.bmm(shares.transpose(1, 2), above)
-            inner = (above * out[chunk.images, chunk.tokens, chunk.head]).sum(-1, keepdim=True)
+        scale, covered = qkv.shape[-1] ** -0.5, ctx.sizes[1]
+        grads, to_row, to_column = torch.zeros_like(qkv), torch.zeros_like(row), torch.zeros_like(column)
+        tiled, found, above_all, below = (_tiled(images, *ctx.sizes) for images in (qkv, out, grad, grads))
+        to_q, to_k, to_v = below.unbind(5)
+        for chunk in _chunks(tiled, covered):
+            q, k, v = _parts(tiled, chunk)
+            lines = row[chunk.rows], column[chunk.columns]
+            above, result = _flat(chunk.of(above_all)), _flat(chunk.of(found))
+            shares = _shares(q, k, *lines)
+            _add(chunk.whole(to_v), torch.bmm(shares.transpose(1, 2), above))
+            inner = (above * result).sum(-1, keepdim=True)
             scores = torch.bmm(above, v.transpose(1, 2)).sub_(inner).mul_(shares)
-            to_k += torch.bmm(scores.transpose(1, 2), q * scale)
-            # By the key's row and column: (b, y, w, h) and (b, y, w, w).
-            placed = scores.unflatten(1, (-1, grid[1])).unflatten(3, grid)
+            _add(chunk.whole(to_k), torch.bmm(scores.transpose(1, 2), q * scale))
+            # By the key's row and column: (b, y, x, h) and (b, y, x, w).
+            placed = scores.unflatten(1, (-1, len(lines[1]))).unflatten(3, ctx.sizes[0])
             by_row, by_column = placed.sum(-1), placed.sum(-2)
-            queries = q.unflatten(1, (-1, grid[1]))
+            queries = q.unflatten(1, (-1, len(lines[1])))
             to_row[chunk.rows] += torch.einsum("byxk,byxd->ykd", by_row, queries)
-            to_column += torch.einsum("byxk,byxd->xkd", by_column, queries)
-            found = torch.bmm(scores, k).mul_(scale).unflatten(1, (-1, grid[1]))
-            found += torch.einsum("byxk,ykd->byxd", by_row, row[chunk.rows])
-            found += torch.einsum("byxk,xkd->byxd", by_column, column)
-            to_q.copy_(found.flatten(1, 2))
-        return grads, to_row, to_column, None
+            to_column[chunk.columns] += torch.einsum("byxk,byxd->xkd", by_column, queries)
+            step = torch.bmm(scores, k).mul_(scale).unflatten(1, (-1, len(lines[1])))
+            step += torch.einsum("byxk,ykd->byxd", by_row, lines[0])
+            step += torch.einsum("byxk,xkd->byxd", by_column, lines[1])
+            _add(chunk.of(to_q), step)
+        return grads, to_row, to_column, None, None
+
+
+def _add(place: Tensor, value: Tensor) -> None:
+    place += value.view(place.shape)

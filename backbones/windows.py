@@ -73,15 +73,19 @@ class GridAttention(nn.Module):
         # A zero token beyond the border has the bias as its q, k and v, and takes part in its window's softmax.
         windows = partition(pad(self.qkv(tokens), self.window, self.qkv.bias), self.window)
         square = (self.window, self.window)
-        within = self._attend(windows.flatten(1, 2), square, bias).unflatten(1, square)
-        return merge(within, self.window, (tokens.shape[1], tokens.shape[2]))
+        covered = tokens.shape[1], tokens.shape[2]
+        within = self._attend(windows.flatten(1, 2), square, bias, covered).unflatten(1, square)
+        return merge(within, self.window, covered)
 
-    def _attend(self, qkv: Tensor, grid: Size, bias: Tensor | None) -> Tensor:
-        """Attention among all tokens of (B, N, 3*A*D), giving (B, N, A*D)."""
+    def _attend(self, qkv: Tensor, grid: Size, bias: Tensor | None, covered: Size | None = None) -> Tensor:
+        """Attention among all tokens of (B, N, 3*A*D), giving (B, N, A*D).
+
+        Where the B are windows, `covered` is the map that they tile: what it gives beyond that map need not be right.
+        """
         qkv = qkv.unflatten(-1, (3, self.num_heads, self.head_dim))
         dropout = self.attn_drop.p if self.training else 0.0
         if self.rel_pos_h is not None and self.rel_pos_w is not None:
-            return self._attend_decomposed(qkv, grid, self.rel_pos_h, self.rel_pos_w, dropout)
+            return self._attend_decomposed(qkv, grid, (self.rel_pos_h, self.rel_pos_w), dropout, covered)
         # 3 x (B, A, N, D)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         q, k = self.q_norm(q), self.k_norm(k)
@@ -95,12 +99,14 @@ class GridAttention(nn.Module):
         attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scale)
         return attended.transpose(1, 2).flatten(2)
 
-    def _attend_decomposed(self, qkv: Tensor, grid: Size, rel_pos_h: Tensor, rel_pos_w: Tensor, dropout: float) -> Tensor:
+    def _attend_decomposed(
+        self, qkv: Tensor, grid: Size, tables: tuple[Tensor, Tensor], dropout: float, covered: Size | None
+    ) -> Tensor:
         """The same of (B, N, 3, A, D) with decomposed relative positions."""
-        row, column = relative.distances(rel_pos_h, grid[0]), relative.distances(rel_pos_w, grid[1])
+        row, column = (relative.distances(table, side) for table, side in zip(tables, grid, strict=True))
         plain = isinstance(self.q_norm, nn.Identity) and isinstance(self.k_norm, nn.Identity)
         if plain and decomposed_attention.applies(qkv, row, dropout):
-            return decomposed_attention.attend(qkv, row, column, grid).flatten(2)
+            return decomposed_attention.attend(qkv, row, column, grid, covered).flatten(2)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         q, k = self.q_norm(q), self.k_norm(k)
         q, k = relative.fold(q * self.head_dim**-0.5, k, *relative.decomposed(q, row, column, grid), grid)

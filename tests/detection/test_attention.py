@@ -16,9 +16,9 @@ def parts(grid, batch=3, heads=2, width=4):
     return [torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True) for shape in numbers]
 
 
-def ours(qkv, lines, grid):
+def ours(qkv, lines, grid, covered=None):
     row, column = (relative.distances(line, side) for line, side in zip(lines, grid, strict=True))
-    return decomposed_attention.attend(qkv, row, column, grid)
+    return decomposed_attention.attend(qkv, row, column, grid, covered)
 
 
 def written_out(qkv, lines, grid):
@@ -53,6 +53,26 @@ def test_gradients_are_those_of_finite_differences(monkeypatch):
     monkeypatch.setattr(decomposed_attention, "SCORES", 12)
     qkv, *lines = parts((2, 3), batch=2, heads=1, width=2)
     assert torch.autograd.gradcheck(lambda *values: ours(values[0], values[1:], (2, 3)), (qkv, *lines))
+
+
+# Scores held at a time: all, those of some windows, those of one row of queries.
+@pytest.mark.parametrize("scores", [2**20, 300, 1])
+@pytest.mark.parametrize("covered", [(5, 7), (4, 6), (2, 2), (5, 6), (3, 9)])
+def test_what_windows_hold_beyond_the_map_is_looked_at_and_looks_for_nothing(monkeypatch, covered, scores):
+    monkeypatch.setattr(decomposed_attention, "SCORES", scores)
+    grid, (h, w) = (2, 3), covered
+    down, across = -(-h // 2), -(-w // 3)
+    qkv, *lines = parts(grid, batch=2 * down * across)  # two maps
+    found, expected = ours(qkv, lines, grid, covered), written_out(qkv, lines, grid)
+    inside = torch.zeros(2, down * 2, across * 3, dtype=torch.bool)
+    inside[:, :h, :w] = True
+    inside = inside.view(2, down, 2, across, 3).transpose(2, 3).reshape(-1, 6, 1, 1)
+    torch.testing.assert_close(found, expected * inside)
+    weights = torch.randn_like(expected)
+    one = torch.autograd.grad(found, [qkv, *lines], weights)
+    other = torch.autograd.grad(expected, [qkv, *lines], weights * inside)
+    for a, b in zip(one, other, strict=True):
+        torch.testing.assert_close(a, b)
 
 
 def test_it_stands_back_where_torchs_attention_is_to_do_it():

@@ -18,8 +18,9 @@ from mae_bench.core.schedule import ScheduleConfig
 from mae_bench.core.seeding import seed_all
 from tasks.edges.detection_data import TrainImages
 from tasks.edges.detection_load import load_detector
-from tasks.edges.detection_model import backbone_options, build_detector
+from tasks.edges.detection_model import build_detector
 from tasks.edges.detection_run import training
+from tasks.suite.detection import dense_options
 from tests.detection import native
 
 pytestmark = [
@@ -66,7 +67,7 @@ def test_losses_and_weights_equal_those_of_detectron2(backbone, splits, settings
     split = splits(train=6)[0]
     theirs = native.build(native.vitdet(cascade=cascade))
     spec = backbone(**native.FACTS).spec
-    ours = build_detector(backbone(backbone_options(config, spec), **native.FACTS), config, num_classes=2, masks=True)
+    ours = build_detector(backbone(dense_options(config, spec), **native.FACTS), config, num_classes=2, masks=True)
     load_detector(ours, str(native.write(theirs, tmp_path / "begin.pkl")))
     begin = {name: value.clone() for name, value in theirs.state_dict().items()}
 
@@ -79,6 +80,9 @@ def test_losses_and_weights_equal_those_of_detectron2(backbone, splits, settings
     for name, value in theirs.state_dict().items():
         mine = weights[name]
         value, before = (part[:, 1:] if name.endswith("pos_embed") else part for part in (value, begin[name]))
+        if name.endswith("qkv.bias"):
+            # A key's bias shifts all scores of a query alike. Its gradient is rounding errors, which AdamW makes steps of.
+            mine, value, before = (torch.cat([part.chunk(3)[i] for i in (0, 2)]) for part in (mine, value, before))
         torch.testing.assert_close(mine, value, rtol=1e-4, atol=1e-5, msg=name)
         # What a step moved is equal too, and not only what it moved from.
         moved = (value - before).abs().max()
