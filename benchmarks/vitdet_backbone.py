@@ -34,9 +34,9 @@ def build(side: str, asked: argparse.Namespace) -> Any:
     import torch
     from detectron2.modeling import ViT
 
-    from backbones.adapters.to_detectron2 import dense_options, spread_layers
     from backbones.adapters.to_detectron2_maps import LastMap
     from backbones.arch import VitArch
+    from backbones.vitdet import dense_options, spread_layers
     from backbones.zoo import vit
 
     width, depth, heads = ARCHS[asked.arch]

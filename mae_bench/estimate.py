@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from mae_bench.choose import load_task
+from mae_bench.core.config import build
+from mae_bench.core.errors import ConfigError
 from mae_bench.estimate_memory import Size, measure, memory, trains
 from mae_bench.plan import Cell
 from results.labels import GroupKey, record_group
@@ -13,6 +16,7 @@ from results.record import Cost, Record
 from results.request import Request
 
 if TYPE_CHECKING:
+    from backbones.contract import DenseOptions
     from backbones.source import Source
 
 BACKWARD = 3.0
@@ -48,34 +52,38 @@ class Estimator:
         self._measure = measure or partial(measured_speed, device=device)
         self._sources: dict[tuple[str, bool], Source] = {}
         self._counts: dict[str, tuple[int, int]] = {}
-        self._gflops: dict[tuple[str, tuple[int, int]], float] = {}
+        self._gflops: dict[tuple[str, DenseOptions], float] = {}
         self._speeds: dict[str, float] = {}
-        self._sizes: dict[tuple[str, tuple[int, int], bool, str], Size] = {}
+        self._sizes: dict[tuple[str, DenseOptions, str], Size] = {}
 
     def estimate(self, cell: Cell) -> Estimate:
-        """What a cell will cost: the mean of earlier ones of the same protocol and architecture, else its work by the speed."""
+        """What a cell will cost: the mean of earlier ones of the same protocol and architecture, else its work by the speed.
+
+        Raises:
+            ConfigError: the task asks the backbone for what its kind does not have.
+        """
         asked, source = cell.request, self._source(cell.request)
-        side = asked.config.get("image_size") or asked.config.get("crop_size")
-        size = (side, side) if isinstance(side, int) else source.spec.image_size
-        work = self._forward(source, size) * passes(asked.config, *self._images(asked.data))
+        options = options_of(asked, source)
+        work = self._forward(source, options) * passes(asked.config, *self._images(asked.data))
         same = self._spent.get((_group(asked), source.spec.name), [])
         if same:
             seconds = sum(cost.seconds for cost in same) / len(same)
-            return Estimate(seconds, EARLIER, work / 1000, max(map(_peak, same)) or self._memory(asked, source, size))
+            return Estimate(seconds, EARLIER, work / 1000, max(map(_peak, same)) or self._memory(asked, source, options))
         if source.spec.name not in self._speeds:
             self._speeds[source.spec.name] = self._measure(source)
-        return Estimate(work / self._speeds[source.spec.name], MEASURED, work / 1000, self._memory(asked, source, size))
+        return Estimate(work / self._speeds[source.spec.name], MEASURED, work / 1000, self._memory(asked, source, options))
 
-    def _forward(self, source: "Source", size: tuple[int, int]) -> float:
-        key = source.spec.name, size
+    def _forward(self, source: "Source", options: "DenseOptions") -> float:
+        key = source.spec.name, options
         if key not in self._gflops:
-            self._gflops[key] = forward_gflops(source, size)
+            check_options(source, options)
+            self._gflops[key] = forward_gflops(source, options)
         return self._gflops[key]
 
-    def _memory(self, asked: Request, source: "Source", size: tuple[int, int]) -> float:
-        key = source.spec.name, size, bool(asked.config.get("checkpointing")), asked.precision
+    def _memory(self, asked: Request, source: "Source", options: "DenseOptions") -> float:
+        key = source.spec.name, options, asked.precision
         if key not in self._sizes:
-            self._sizes[key] = measure(source, size, checkpointing=key[2], precision=key[3])
+            self._sizes[key] = measure(source, options, precision=asked.precision)
         return memory(self._sizes[key], asked.config, self._images(asked.data)[0])
 
     def _source(self, asked: Request) -> "Source":
@@ -107,13 +115,36 @@ def passes(config: dict[str, Any], train: int, val: int) -> float:
     return float(train * epochs + val) if isinstance(epochs, int) and config.get("crop_scale") else float(train + val)
 
 
-def forward_gflops(source: "Source", size: tuple[int, int]) -> float:
-    """Billions of operations of one forward pass for one image, counted without computing it."""
+def options_of(asked: Request, source: "Source") -> "DenseOptions":
+    """How a cell builds its backbone: as the task says, else for images of the size in its settings, in whole patches."""
     from backbones.contract import DenseOptions
+
+    task = load_task(asked.task, asked.room)
+    if hasattr(task, "dense_options"):
+        return task.dense_options(build(task.Config, asked.config, where=asked.task), source.spec)
+    side, patch = asked.config.get("image_size"), source.spec.patch_size
+    height, width = (side, side) if isinstance(side, int) else source.spec.image_size
+    return DenseOptions(image_size=(height + -height % patch, width + -width % patch))
+
+
+def check_options(source: "Source", options: "DenseOptions") -> None:
+    """Build a backbone without memory.
+
+    Raises:
+        ConfigError: this kind cannot be built so.
+    """
+    try:
+        source._zoo.empty(source.arch, source.spec, options)
+    except ValueError as error:
+        raise ConfigError(f"{source.spec.name}: {error}") from error
+
+
+def forward_gflops(source: "Source", options: "DenseOptions") -> float:
+    """Billions of operations of one forward pass for one image of the options' size, counted without computing it."""
     from mae_bench.watched import Watched
 
     watched = Watched(source)
-    watched.options, watched.input_size = DenseOptions(image_size=size), size
+    watched.options, watched.input_size = options, options.image_size
     return watched.gflops() or 0.0
 
 
@@ -133,7 +164,7 @@ def measured_speed(source: "Source", *, device: str) -> float:
         backbone(images[:1] if device == "cpu" else images)  # a GPU makes its plans for this very size
         started = time.monotonic()
         float(backbone(images)[0].tokens.sum())  # reading a number waits for the device
-    return IMAGES * forward_gflops(source, size) / max(time.monotonic() - started, 1e-6)
+    return IMAGES * forward_gflops(source, DenseOptions(image_size=size)) / max(time.monotonic() - started, 1e-6)
 
 
 def _peak(cost: Cost) -> float:

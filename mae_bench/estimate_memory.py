@@ -1,5 +1,6 @@
 """How much memory the backbone of a cell takes, counted on tensors that have none, as that of a pretraining is."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from backbones.contract import DenseOptions
     from backbones.source import Source
 
 FLOAT = 4
@@ -64,22 +66,30 @@ def at_once(config: Mapping[str, Any], images: int) -> int:
     return max(1, min(batch, images) // int(config.get("accumulate") or 1))
 
 
-def measure(source: "Source", image_size: tuple[int, int], *, checkpointing: bool = False, precision: str = "fp32") -> Size:
+def device_memory(device: str) -> float:
+    """Bytes of memory that this machine has, or its first GPU."""
+    if device == "cuda":
+        import torch
+
+        return float(torch.cuda.get_device_properties(0).total_memory)
+    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def measure(source: "Source", options: "DenseOptions", *, precision: str = "fp32") -> Size:
     """Count a step of a backbone.
 
     Args:
         source: the checkpoint.
-        image_size: height and width in pixels.
-        checkpointing: whether blocks are computed again in the backward pass.
+        options: how it is built; the images are of their size, or of its own.
         precision: number format of the run.
     """
     import torch
     from torch import nn
 
-    from backbones.contract import Backbone, DenseOptions
+    from backbones.contract import Backbone
     from mae_bench.counted import count
 
-    options = DenseOptions(image_size=image_size, checkpointing=checkpointing)
+    size = options.image_size or source.spec.image_size
 
     class Summed(nn.Module):
         """A backbone with a loss."""
@@ -97,7 +107,7 @@ def measure(source: "Source", image_size: tuple[int, int], *, checkpointing: boo
     def real() -> nn.Module:
         return Summed(source.build(options))
 
-    few, many = (count(empty, real, torch.zeros(images, 3, *image_size), precision).kept for images in COUNTED)
+    few, many = (count(empty, real, torch.zeros(images, 3, *size), precision).kept for images in COUNTED)
     each = (many - few) / (COUNTED[1] - COUNTED[0])
     weights = sum(value.numel() for value in empty().parameters()) * FLOAT
     return Size(weights, few - each * COUNTED[0], each, source.spec.depth)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich import box
 from rich.console import Console
@@ -12,6 +12,7 @@ from rich.text import Text
 from mae_bench.core.errors import ConfigError
 from mae_bench.core.plural import counted
 from mae_bench.estimate import MEASURED, Estimate, Estimator
+from mae_bench.estimate_memory import device_memory
 from mae_bench.grid import Limits
 from mae_bench.lines import duration
 from mae_bench.plan import Cell, Plan
@@ -19,6 +20,7 @@ from mae_bench.settle import Standing, standing
 from results.names import plain
 from results.table import Table as Results
 
+GIB = 2**30
 WORDS = {"open": "missing"}
 """States as people read them, where that is another word."""
 
@@ -38,8 +40,13 @@ def previews(plan: Plan, overwrite: str, estimator: Estimator) -> list[Preview]:
     found = []
     for cell in plan.cells:
         stands = standing(cell, overwrite)
-        runs = stands.to_run and not cell.fault
-        found.append(Preview(cell, stands, estimator.estimate(cell) if runs else None))
+        cost = None
+        if stands.to_run and not cell.fault:
+            try:
+                cost = estimator.estimate(cell)
+            except ConfigError as error:
+                cell = replace(cell, fault=str(error))
+        found.append(Preview(cell, stands, cost))
     return found
 
 
@@ -74,6 +81,29 @@ def show(found: Sequence[Preview], plan: Plan, jobs: int, console: Console) -> N
         console.print(Text(text), soft_wrap=True)
 
 
+def too_large(found: Sequence[Preview], jobs: int, device: str) -> str:
+    """The line about cells that this machine cannot hold, where there are any; empty otherwise.
+
+    Args:
+        found: the previews of a plan that runs on this machine.
+        jobs: cells at a time; on a CPU they share its memory, and a GPU has one.
+        device: `cpu` or `cuda`.
+    """
+    room = device_memory(device)
+    sized = sorted(((one.cost.memory, one.cell) for one in found if one.cost is not None), key=lambda pair: -pair[0])
+    if not sized:
+        return ""
+    most, cell = sized[0]
+    has = f"and {'a GPU' if device == 'cuda' else 'this machine'} has {room / GIB:.1f}"
+    if most > room:
+        task = cell.request.task
+        return f"{cell.request.title} takes at least {most / GIB:.1f} GiB, {has}; try {task}.accumulate=N or a smaller size"
+    together = sum(memory for memory, _ in sized[:jobs])
+    if device == "cpu" and together > room:
+        return f"{jobs} cells at a time take at least {together / GIB:.1f} GiB, {has}; give a lower --jobs"
+    return ""
+
+
 def check_limits(found: Sequence[Preview], limits: Limits) -> None:
     """Refuse a plan that costs more than it may.
 
@@ -98,4 +128,4 @@ def _row(one: Preview) -> tuple[str, ...]:
     if cost is None:
         return _state(one), one.cell.request.title, details, "", "", ""
     seconds = duration(cost.seconds)
-    return _state(one), one.cell.request.title, details, seconds, f"{cost.tflops:.3g}", f"{cost.memory / 2**30:.2f}"
+    return _state(one), one.cell.request.title, details, seconds, f"{cost.tflops:.3g}", f"{cost.memory / GIB:.2f}"

@@ -40,7 +40,7 @@ def run_asked(asked: Asked, out: Path, options: "Options", console: "Console", *
     """
     from mae_bench import preview
     from mae_bench.grid import Limits
-    from mae_bench.runner import run_plan
+    from mae_bench.runner import run_plan, say
     from results.table import build_table
 
     plan, limits = _plan(asked, out, options)
@@ -49,6 +49,8 @@ def run_asked(asked: Asked, out: Path, options: "Options", console: "Console", *
         found = preview.previews(plan, options.overwrite, preview.make_estimator(earlier, options.device))
         if dry_run:
             preview.show(found, plan, options.jobs, console)
+            if options.launcher == "local" and (line := preview.too_large(found, options.jobs, options.device)):
+                say(console, line)
         preview.check_limits(found, limits)
     _tell_what_is_not_exported(plan, options, console)
     return 0 if dry_run else run_plan(plan, out, options, console)

@@ -28,7 +28,8 @@ class Task(Protocol):
     It may also have `ABOUT`, a line by recipe that tells it from the others and names its source; `VERSION`, a number that is
     raised when the same settings come to mean another number (1 without it); `DEVIATIONS`, lines about where its `paper` recipes
     differ from what they are named after; `deviations(recipe, config, source, run)`, further such lines about one cell;
-    `by_class(out)`, name and numbers of each class, of what `evaluate` left in its folder; and
+    `by_class(out)`, name and numbers of each class, of what `evaluate` left in its folder; `dense_options(config, spec)`, how it
+    builds the backbone, where `image_size` in its settings does not tell all that its cost depends on; and
     `export_native(source, config, path)`, which writes the config of the task's framework, and gets the cell's data too where it
     has a parameter `handle`.
     """

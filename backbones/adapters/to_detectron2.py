@@ -10,7 +10,6 @@
 of the training crops.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,15 +19,14 @@ from detectron2.solver.build import get_default_optimizer_params
 from torch import nn
 
 from backbones.adapters.to_detectron2_maps import FEATURE, LastMap, settle
-from backbones.contract import Backbone, BackboneSpec, DenseOptions
+from backbones.contract import Backbone
 from backbones.layers import layer_ids
+from backbones.vitdet import PATCH_SIZES, dense_options, fitting_patch
 from mae_bench.core.errors import ConfigError
 
 FINEST_STRIDE = 4
 FACTORS = (4.0, 2.0, 1.0, 0.5)
 """The rescalings that SimpleFeaturePyramid can make."""
-PATCH_SIZES = (4, 8, 16, 32)
-"""Strides of a map that the pyramid can begin at."""
 
 
 class Pyramid(SimpleFeaturePyramid):
@@ -94,59 +92,6 @@ def pyramid_factors(patch_size: int) -> tuple[float, ...]:
             f"backbone with patch_size={fitting_patch(patch_size)}, which resamples its patch projection"
         )
     return tuple(factor for factor in FACTORS if patch_size / factor >= FINEST_STRIDE)
-
-
-def fitting_patch(patch_size: int) -> int:
-    """The patch size itself where a pyramid can begin at it, else the nearest by ratio: 16 for 14."""
-    return min(PATCH_SIZES, key=lambda side: abs(math.log(side / patch_size)))
-
-
-def dense_options(
-    spec: BackboneSpec,
-    image_size: tuple[int, int] | None = None,
-    *,
-    window: int = 0,
-    global_layers: Sequence[int] | None = None,
-    rel_pos: bool = False,
-    keep_prefix: bool | None = None,
-    drop_path: float = 0.0,
-    checkpointing: bool = False,
-) -> DenseOptions:
-    """What a backbone is asked for, so that it does what Detectron2's ViT does, or what it does alone.
-
-    With windows or relative positions it is Detectron2's ViT: no prefix tokens in the blocks, positions kept as stored and
-    resized in every forward without antialiasing. Without, the network computes what it computes everywhere: class token and
-    registers go through the blocks, and only the map goes on.
-
-    Args:
-        spec: of the checkpoint; patches that fit no pyramid are resampled to the nearest size that does.
-        image_size: height and width in pixels that relative positions are sized by; None is the size of the checkpoint.
-        window: side of attention windows in patches; 0 is global attention.
-        global_layers: blocks without windows; None spreads four of them, as in ViTDet.
-        rel_pos: decomposed relative positions, beginning at zero.
-        keep_prefix: False takes class token and registers away where nothing else asks for it; None keeps them where it can.
-        drop_path: largest stochastic depth rate.
-        checkpointing: compute blocks again in the backward pass.
-    """
-    alone = not (window or rel_pos)
-    patch = fitting_patch(spec.patch_size)
-    return DenseOptions(
-        image_size=image_size,
-        stored_positions=True,
-        antialias=alone,
-        window=window,
-        global_layers=() if not window else spread_layers(spec.depth) if global_layers is None else tuple(global_layers),
-        rel_pos=rel_pos,
-        keep_prefix=alone if keep_prefix is None else keep_prefix,
-        patch_size=None if patch == spec.patch_size else patch,
-        drop_path=drop_path,
-        checkpointing=checkpointing,
-    )
-
-
-def spread_layers(depth: int, count: int = 4) -> tuple[int, ...]:
-    """Numbers of `count` evenly spaced blocks, the last among them: 2, 5, 8, 11 of 12."""
-    return tuple(sorted({max(0, depth * (part + 1) // count - 1) for part in range(count)}))
 
 
 def open_backbone(source: str, image_size: Sequence[int] | None = None, *, seed: int = 0, **options: Any) -> LastMap:

@@ -10,9 +10,9 @@ from detectron2.modeling import FPN
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from torch import Tensor, nn
 
-from backbones.adapters.to_detectron2 import spread_layers
 from backbones.adapters.to_detectron2_maps import LastMap, Wrapped, settle
 from backbones.contract import Backbone
+from backbones.vitdet import spread_layers
 from mae_bench.core.errors import ConfigError
 
 STRIDES = (4, 8, 16, 32)

@@ -21,7 +21,8 @@ from fvcore.common.param_scheduler import (
     PolynomialDecayParamScheduler,
 )
 
-from backbones.adapters.to_detectron2 import open_backbone, optimizer_params, spread_layers
+from backbones.adapters.to_detectron2 import open_backbone, optimizer_params
+from backbones.vitdet import spread_layers
 from mae_bench.core.errors import ConfigError
 from mae_bench.core.files import write_text
 from tasks.edges.detection_data import mask_format, use_masks

@@ -10,9 +10,10 @@ from detectron2.solver.build import get_default_optimizer_params
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
-from backbones.adapters.to_detectron2 import dense_options, feature_pyramid, fitting_patch, pyramid_strides, spread_layers
+from backbones.adapters.to_detectron2 import feature_pyramid, pyramid_strides
 from backbones.adapters.to_detectron2_fpn import STRIDES, group_pyramid
-from backbones.contract import Backbone, BackboneSpec, DenseOptions
+from backbones.contract import Backbone, BackboneSpec
+from backbones.vitdet import fitting_patch
 from tasks.edges.detection_heads import Tree, proposals, roi_heads
 
 if TYPE_CHECKING:
@@ -36,19 +37,6 @@ class Detector(GeneralizedRCNN):
         except FloatingPointError:
             parameter = next(p for p in self.parameters() if p.requires_grad)
             return {"loss_not_finite": parameter.sum() * math.nan}
-
-
-def backbone_options(config: "Config", spec: BackboneSpec) -> DenseOptions:
-    """What the settings ask of a backbone of this depth and patch size."""
-    return dense_options(
-        spec,
-        (config.image_size, config.image_size),
-        window=config.window,
-        global_layers=spread_layers(spec.depth, config.global_blocks),
-        rel_pos=config.rel_pos,
-        drop_path=config.drop_path,
-        checkpointing=config.checkpointing,
-    )
 
 
 def model_tree(

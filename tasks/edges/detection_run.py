@@ -16,7 +16,8 @@ from tasks.edges.detection_ap import check_evaluator
 from tasks.edges.detection_data import TrainImages, class_weights, use_masks
 from tasks.edges.detection_eval import measure
 from tasks.edges.detection_load import load_detector
-from tasks.edges.detection_model import Detector, backbone_options, build_detector, decay_exemption
+from tasks.edges.detection_model import Detector, build_detector, decay_exemption
+from tasks.suite.detection import dense_options
 
 if TYPE_CHECKING:
     from backbones.source import Source
@@ -53,7 +54,7 @@ def build(source: "Source", split: "CocoSplit", config: "Config", run: "Run", *,
     Raises:
         ConfigError: the settings ask for what this kind of network does not have.
     """
-    options = backbone_options(config, source.spec)
+    options = dense_options(config, source.spec)
     try:
         backbone = source.build(options, seed=run.seed)
     except ValueError as error:

@@ -18,6 +18,7 @@ from tasks.suite._detection_recipes import ABOUT, DEVIATIONS_OF, RECIPES
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from backbones.contract import BackboneSpec, DenseOptions
     from backbones.source import Source
     from mae_bench.core.run import Run
     from tasks.handle import DataHandle
@@ -59,6 +60,21 @@ DEVIATIONS: tuple[str, ...] = (
 """Where all `paper` recipes differ from those they are named after; every record of them says so."""
 NORM_BATCH = 64
 """Images that synchronised batch norms see in arXiv 2111.11429: the whole batch."""
+
+
+def dense_options(config: Config, spec: "BackboneSpec") -> "DenseOptions":
+    """What the settings ask of a backbone of this depth and patch size; see `tasks.contract.Task`."""
+    from backbones import vitdet
+
+    return vitdet.dense_options(
+        spec,
+        (config.image_size, config.image_size),
+        window=config.window,
+        global_layers=vitdet.spread_layers(spec.depth, config.global_blocks),
+        rel_pos=config.rel_pos,
+        drop_path=config.drop_path,
+        checkpointing=config.checkpointing,
+    )
 
 
 def deviations(recipe: str, config: Config, source: "Source", run: "Run") -> tuple[str, ...]:

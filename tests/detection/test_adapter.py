@@ -12,11 +12,12 @@ pytest.importorskip("detectron2")
 from detectron2.modeling import ViT
 from detectron2.structures import ImageList
 
-from backbones.adapters.to_detectron2 import dense_options, feature_pyramid, open_backbone, optimizer_params, spread_layers
+from backbones.adapters.to_detectron2 import feature_pyramid, open_backbone, optimizer_params
 from backbones.adapters.to_detectron2_fpn import group_pyramid
 from backbones.adapters.to_detectron2_maps import FEATURE, LastMap, freeze_unused
 from backbones.layers import layer_ids
 from backbones.source import open_source
+from backbones.vitdet import dense_options, spread_layers
 from mae_bench.core.errors import ConfigError
 
 pytestmark = [

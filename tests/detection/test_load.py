@@ -15,9 +15,10 @@ from mae_bench.core.errors import ConfigError, InputError
 from mae_bench.core.run import Run
 from tasks.edges.detection_data import eval_images
 from tasks.edges.detection_load import load_detector
-from tasks.edges.detection_model import backbone_options, build_detector
+from tasks.edges.detection_model import build_detector
 from tasks.handle import open_data
 from tasks.suite import detection
+from tasks.suite.detection import dense_options
 from tests.detection import native
 from tests.detection.test_task import source_of
 
@@ -36,7 +37,7 @@ def detector(backbone, settings):
     def build(**changes: Any) -> Any:
         config = settings.override({**VITDET, **changes})
         spec = backbone(**native.FACTS).spec
-        return build_detector(backbone(backbone_options(config, spec), **native.FACTS), config, num_classes=2, masks=True)
+        return build_detector(backbone(dense_options(config, spec), **native.FACTS), config, num_classes=2, masks=True)
 
     return build
 

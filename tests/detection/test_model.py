@@ -19,8 +19,8 @@ from mae_bench.core.optim import parameter_groups
 from mae_bench.core.seeding import seed_all
 from tasks.edges.detection_data import TrainImages
 from tasks.edges.detection_load import load_detector
-from tasks.edges.detection_model import backbone_options, build_detector, decay_exemption
-from tasks.suite.detection import RECIPES
+from tasks.edges.detection_model import build_detector, decay_exemption
+from tasks.suite.detection import RECIPES, dense_options
 from tests.detection import native
 
 pytestmark = [
@@ -37,7 +37,7 @@ def detector(backbone, settings):
     def build(masks=True, config=settings, **facts):
         seed_all(1, "heads")
         spec = backbone(**facts).spec
-        return build_detector(backbone(backbone_options(config, spec), **facts), config, num_classes=2, masks=masks)
+        return build_detector(backbone(dense_options(config, spec), **facts), config, num_classes=2, masks=masks)
 
     return build
 
@@ -60,7 +60,7 @@ def full_size(recipe: str, num_classes: int = 80) -> Any:
     if config.head.norm == "SyncBN":
         config = config.override({"head.norm": "BN"})  # as on one process
     spec = vit.spec_of(arch)
-    net = vit.empty(arch, spec, backbone_options(config, spec))
+    net = vit.empty(arch, spec, dense_options(config, spec))
     with torch.device("meta"):
         return build_detector(net, config, num_classes, masks=True, class_weights=lambda: torch.ones(num_classes))
 

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from backbones.contract import DenseOptions
 from backbones.source import open_source
 from mae_bench.estimate_memory import Size, at_once, measure, memory
 from mae_bench.options import Options
@@ -33,14 +34,14 @@ def test_images_at_a_time():
 
 def test_a_backbone_is_counted():
     source = open_source("random:vit_demo_patch8")
-    found = measure(source, (48, 48))
+    found = measure(source, DenseOptions(image_size=(48, 48)))
     model = source.build()
     assert found.weights == 4 * sum(value.numel() for value in model.parameters()) and found.depth == source.spec.depth
     tokens = 4 * source.spec.embed_dim * (36 + source.spec.num_prefix_tokens)
     assert (
         10 * tokens < found.kept_each / found.depth < 25 * tokens
     )  # norms, q, k, v, attention, and four widths twice in the MLP
-    again = measure(source, (48, 48), checkpointing=True)
+    again = measure(source, DenseOptions(image_size=(48, 48), checkpointing=True))
     assert again.kept_each < found.kept_each / 4
 
 

@@ -1,14 +1,17 @@
 """Grid files: everything is checked before anything runs, and a preview says what would be done and what it would cost."""
 
+import re
+
 import pytest
 import yaml
 
 from mae_bench.core.errors import ConfigError
 from mae_bench.estimate import EARLIER, MEASURED, Estimator, forward_gflops, measured_speed, passes
+from mae_bench.estimate_memory import device_memory
 from mae_bench.grid import Limits, read_grid
 from mae_bench.options import Options, parse_time
 from mae_bench.plan import plan_of
-from mae_bench.preview import check_limits, previews, show
+from mae_bench.preview import check_limits, previews, show, too_large
 from results.keeping import write_record
 from results.request import read_request, write_request
 from results.store import stored_cells
@@ -144,11 +147,32 @@ def test_a_preview_says_what_is_done_stale_and_missing(write):
 def test_a_preview_of_unknown_work_is_measured(write):
     [one] = previews(plan(write()), "", Estimator([], "cpu", lambda source: 2.0))
     assert one.cost is not None and one.cost.how == MEASURED
+    from backbones.contract import DenseOptions
     from backbones.source import open_source
 
-    gflops = forward_gflops(open_source(MODEL), (48, 48))
+    gflops = forward_gflops(open_source(MODEL), DenseOptions(image_size=(48, 48)))
     assert one.cost.seconds == pytest.approx(gflops * 16 / 2.0)  # 8 images of train and 8 of val, once
     assert measured_speed(open_source(MODEL), device="cpu") > 0.01
+
+
+def test_a_preview_tells_cells_that_the_machine_cannot_hold(write, monkeypatch):
+    path = write(seeds=[0, 1, 2])
+    record = finish(plan(path).cells[0])  # its cell took 900 MB; the other two will
+    found = previews(plan(path), "", Estimator([record], "cpu"))
+    for megabytes, device, jobs, words in (
+        (899, "cpu", 1, r"seed 1 takes at least 0\.9 GiB, and this machine has 0\.9; try steady\.accumulate=N or a smaller size"),
+        (1799, "cpu", 2, r"2 cells at a time take at least 1\.8 GiB, and this machine has 1\.8; give a lower --jobs"),
+        (899, "cuda", 2, r"and a GPU has 0\.9"),
+        (1799, "cuda", 2, "^$"),
+        (1800, "cpu", 2, "^$"),
+    ):
+        monkeypatch.setattr("mae_bench.preview.device_memory", lambda _, megabytes=megabytes: megabytes * 2**20)
+        assert re.search(words, too_large(found, jobs, device)), (megabytes, device)
+    assert too_large([], 1, "cpu") == ""
+
+
+def test_the_machines_memory():
+    assert 2**28 < device_memory("cpu") < 2**50
 
 
 def test_passes_of_settings():
