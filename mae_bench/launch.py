@@ -92,9 +92,8 @@ def check_stopped(outcomes: Sequence[Outcome]) -> None:
     """Raise `Stopped` with one line when a signal ended the jobs."""
     left = [outcome for outcome in outcomes if outcome.state == "stopped"]
     if left:
-        raise Stopped(
-            f"stopped; {len(left)} of {len(outcomes)} {are(len(left))} not finished; the same command goes on from there"
-        )
+        unfinished = f"{len(left)} of {len(outcomes)} {are(len(left))} not finished"
+        raise Stopped(f"stopped; {unfinished}; the same command goes on from there")
 
 
 class _Pool:
