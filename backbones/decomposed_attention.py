@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from backbones import sketched_attention
+
 Size = tuple[int, int]
 
 SCORES = 2**20
@@ -22,12 +24,8 @@ SCORES = 2**20
 
 
 def applies(qkv: Tensor, row: Tensor, dropout: float) -> bool:
-    """Whether `attend` can be used and is the faster way, which it is on a CPU; elsewhere torch's fused attention is.
-
-    Tensors without numbers, by which memory is foretold, are left to torch's too: many small steps are slow on them.
-    """
-    plain = type(qkv) is Tensor and qkv.device.type == "cpu"
-    return plain and qkv.dtype == row.dtype and qkv.dtype in (torch.float32, torch.float64) and dropout == 0
+    """Whether `attend` can be used and is the faster way, which it is on a CPU; elsewhere torch's fused attention is."""
+    return qkv.device.type == "cpu" and qkv.dtype == row.dtype and qkv.dtype in (torch.float32, torch.float64) and dropout == 0
 
 
 def attend(qkv: Tensor, row: Tensor, column: Tensor, grid: Size, covered: Size | None = None) -> Tensor:
@@ -44,6 +42,8 @@ def attend(qkv: Tensor, row: Tensor, column: Tensor, grid: Size, covered: Size |
     Returns:
         (B, N, A, D); zeros for tokens beyond a map.
     """
+    if sketched_attention.applies(qkv):
+        return sketched_attention.attend(*qkv.permute(2, 0, 3, 1, 4).unbind(0), row, column).transpose(1, 2)
     return _Attend.apply(qkv, row, column, grid, covered or grid)  # type: ignore[return-value]  # apply is not typed
 
 

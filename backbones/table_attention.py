@@ -12,18 +12,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from backbones import relative
+from backbones import relative, sketched_attention
 
 Size = tuple[int, int]
 
 
 def applies(q: Tensor, table: Tensor, dropout: float) -> bool:
-    """Whether `attend` can be used and is the faster way, which it is on a CPU; elsewhere torch's fused attention is.
-
-    Tensors without numbers, by which memory is foretold, are left to torch's too: many small steps are slow on them.
-    """
-    plain = type(q) is Tensor and q.device.type == "cpu"
-    return plain and q.dtype == table.dtype and q.dtype in (torch.float32, torch.float64) and dropout == 0
+    """Whether `attend` can be used and is the faster way, which it is on a CPU; elsewhere torch's fused attention is."""
+    return q.device.type == "cpu" and q.dtype == table.dtype and q.dtype in (torch.float32, torch.float64) and dropout == 0
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, table: Tensor, grid: Size, scale: float) -> Tensor:
@@ -40,6 +36,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, table: Tensor, grid: Size, scale: fl
     Returns:
         (B, A, N, D), laid out in memory as (B, N, A, D).
     """
+    if sketched_attention.applies(q):
+        return sketched_attention.attend(q, k, v, table)
     return _Attend.apply(q, k, v, table, grid, scale)  # type: ignore[return-value]  # apply is not typed
 
 

@@ -45,7 +45,16 @@ class Estimate:
 class Estimator:
     """Estimates cells one after another; what is opened or measured once is kept."""
 
-    def __init__(self, records: Sequence[Record], device: str, measure: Measure | None = None) -> None:
+    def __init__(self, records: Sequence[Record], device: str, measure: Measure | None = None, *, processes: int = 1) -> None:
+        """Know what was measured.
+
+        Args:
+            records: of earlier cells.
+            device: `cpu` or `cuda`.
+            measure: billions of operations a second of a checkpoint; None measures them.
+            processes: that share the work of a cell, each on a device of its own.
+        """
+        self._processes = processes
         self._spent: dict[tuple[GroupKey, str], list[Cost]] = {}
         for record in records:
             self._spent.setdefault((record_group(record), record.model.arch), []).append(record.cost)
@@ -71,7 +80,8 @@ class Estimator:
             return Estimate(seconds, EARLIER, work / 1000, max(map(_peak, same)) or self._memory(asked, source, options))
         if source.spec.name not in self._speeds:
             self._speeds[source.spec.name] = self._measure(source)
-        return Estimate(work / self._speeds[source.spec.name], MEASURED, work / 1000, self._memory(asked, source, options))
+        speed = self._speeds[source.spec.name] * self._processes
+        return Estimate(work / speed, MEASURED, work / 1000, self._memory(asked, source, options))
 
     def _forward(self, source: "Source", options: "DenseOptions") -> float:
         key = source.spec.name, options
@@ -84,7 +94,7 @@ class Estimator:
         key = source.spec.name, options, asked.precision
         if key not in self._sizes:
             self._sizes[key] = measure(source, options, precision=asked.precision)
-        return memory(self._sizes[key], asked.config, self._images(asked.data)[0])
+        return memory(self._sizes[key], asked.config, self._images(asked.data)[0], self._processes)
 
     def _source(self, asked: Request) -> "Source":
         from backbones.source import open_source
@@ -116,15 +126,18 @@ def passes(config: dict[str, Any], train: int, val: int) -> float:
 
 
 def options_of(asked: Request, source: "Source") -> "DenseOptions":
-    """How a cell builds its backbone: as the task says, else for images of the size in its settings, in whole patches."""
+    """How a cell builds its backbone: as the task says, else for images of the size in its settings.
+
+    Raises:
+        ConfigError: settings that this backbone cannot have.
+    """
     from backbones.contract import DenseOptions
+    from tasks.common.sizes import input_size
 
     task = load_task(asked.task, asked.room)
     if hasattr(task, "dense_options"):
         return task.dense_options(build(task.Config, asked.config, where=asked.task), source.spec)
-    side, patch = asked.config.get("image_size"), source.spec.patch_size
-    height, width = (side, side) if isinstance(side, int) else source.spec.image_size
-    return DenseOptions(image_size=(height + -height % patch, width + -width % patch))
+    return DenseOptions(image_size=input_size(source.spec, asked.config.get("image_size")))
 
 
 def check_options(source: "Source", options: "DenseOptions") -> None:

@@ -37,8 +37,8 @@ def trains(config: Mapping[str, Any]) -> bool:
     return "drop_path" in config and not config.get("frozen")
 
 
-def memory(size: Size, config: Mapping[str, Any], images: int) -> float:
-    """Bytes that the backbone of a cell takes: weights, and what training or reading them out adds.
+def memory(size: Size, config: Mapping[str, Any], images: int, processes: int = 1) -> float:
+    """Bytes that the backbone of a cell takes in each of its processes: weights, and what training or reading them out adds.
 
     Heads, libraries and what single operations take for a moment are not in it, so that a cell takes at least about this much.
 
@@ -46,8 +46,9 @@ def memory(size: Size, config: Mapping[str, Any], images: int) -> float:
         size: of the backbone.
         config: settings of the task.
         images: in the training split.
+        processes: that share a batch.
     """
-    batch = at_once(config, images)
+    batch = at_once(config, images, processes)
     if not trains(config):  # without gradients what one block computes is there, and that of those before it is gone
         return size.weights + batch * size.kept_each / size.depth
     blocks = config.get("blocks")  # of partial fine-tuning
@@ -55,15 +56,25 @@ def memory(size: Size, config: Mapping[str, Any], images: int) -> float:
     return size.weights * (1 + share * (1 + STATES["adamw"])) + share * (size.kept + batch * size.kept_each)
 
 
-def at_once(config: Mapping[str, Any], images: int) -> int:
-    """Images that go through the backbone at a time: a micro-batch, or a batch of an extraction of features."""
+def less(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Settings by which a cell takes less memory, those that change no number before those that do."""
+    names = ("accumulate", "batch_size", "image_size") if by_batches(config) else ("image_size",)
+    return tuple(name for name in names if name in config)
+
+
+def by_batches(config: Mapping[str, Any]) -> bool:
+    """Whether images go through the backbone in the batches of the settings, and not once for all to take their features."""
+    seen_anew = trains(config) or config.get("frozen") or config.get("crop_scale")
+    return isinstance(config.get("batch_size"), int) and bool(seen_anew) and not config.get("cached")
+
+
+def at_once(config: Mapping[str, Any], images: int, processes: int = 1) -> int:
+    """Images that go through the backbone at a time: a micro-batch of a process, or a batch of an extraction of features."""
     from tasks.common.features import BATCH
 
-    batch, cached = config.get("batch_size"), config.get("cached")
-    seen_anew = trains(config) or config.get("frozen") or config.get("crop_scale")
-    if not isinstance(batch, int) or cached or not seen_anew:
+    if not by_batches(config):
         return BATCH
-    return max(1, min(batch, images) // int(config.get("accumulate") or 1))
+    return max(1, min(config["batch_size"], images) // (int(config.get("accumulate") or 1) * processes))
 
 
 def device_memory(device: str) -> float:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from rich import box
 from rich.console import Console
@@ -12,7 +13,7 @@ from rich.text import Text
 from mae_bench.core.errors import ConfigError
 from mae_bench.core.plural import counted
 from mae_bench.estimate import MEASURED, Estimate, Estimator
-from mae_bench.estimate_memory import device_memory
+from mae_bench.estimate_memory import device_memory, less
 from mae_bench.grid import Limits
 from mae_bench.lines import duration
 from mae_bench.plan import Cell, Plan
@@ -50,9 +51,9 @@ def previews(plan: Plan, overwrite: str, estimator: Estimator) -> list[Preview]:
     return found
 
 
-def make_estimator(results: Results | None, device: str) -> Estimator:
+def make_estimator(results: Results | None, device: str, processes: int = 1) -> Estimator:
     """An estimator that knows the cells of an output folder."""
-    return Estimator(results.records if results is not None else (), device)
+    return Estimator(results.records if results is not None else (), device, processes=processes)
 
 
 def show(found: Sequence[Preview], plan: Plan, jobs: int, console: Console) -> None:
@@ -84,23 +85,27 @@ def show(found: Sequence[Preview], plan: Plan, jobs: int, console: Console) -> N
 def too_large(found: Sequence[Preview], jobs: int, device: str) -> str:
     """The line about cells that this machine cannot hold, where there are any; empty otherwise.
 
+    Of earlier cells nothing is said: they have been held, here or elsewhere.
+
     Args:
         found: the previews of a plan that runs on this machine.
         jobs: cells at a time; on a CPU they share its memory, and a GPU has one.
         device: `cpu` or `cuda`.
     """
     room = device_memory(device)
-    sized = sorted(((one.cost.memory, one.cell) for one in found if one.cost is not None), key=lambda pair: -pair[0])
+    counted_ones = [(one.cost.memory, one.cell.request) for one in found if one.cost is not None and one.cost.how == MEASURED]
+    sized = sorted(counted_ones, key=lambda pair: -pair[0])
     if not sized:
         return ""
-    most, cell = sized[0]
+    most, request = sized[0]
     has = f"and {'a GPU' if device == 'cuda' else 'this machine'} has {room / GIB:.1f}"
     if most > room:
-        task = cell.request.task
-        return f"{cell.request.title} takes at least {most / GIB:.1f} GiB, {has}; try {task}.accumulate=N or a smaller size"
-    together = sum(memory for memory, _ in sized[:jobs])
-    if device == "cpu" and together > room:
-        return f"{jobs} cells at a time take at least {together / GIB:.1f} GiB, {has}; give a lower --jobs"
+        ways = " or ".join(f"{request.task}.{name}" for name in less(request.config))
+        return f"{request.title} takes at least {most / GIB:.1f} GiB, {has}" + (f"; less by {ways}" if ways else "")
+    together = list(accumulate(memory for memory, _ in sized[:jobs]))
+    if device == "cpu" and together[-1] > room:
+        fit = sum(memory <= room for memory in together)
+        return f"{len(together)} cells at a time take at least {together[-1] / GIB:.1f} GiB, {has}; use --jobs {fit}"
     return ""
 
 

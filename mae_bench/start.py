@@ -46,7 +46,7 @@ def run_asked(asked: Asked, out: Path, options: "Options", console: "Console", *
     plan, limits = _plan(asked, out, options)
     if dry_run or limits != Limits():
         earlier = build_table([out], lambda line: None) if out.is_dir() else None
-        found = preview.previews(plan, options.overwrite, preview.make_estimator(earlier, options.device))
+        found = preview.previews(plan, options.overwrite, preview.make_estimator(earlier, options.device, options.gpus_per_cell))
         if dry_run:
             preview.show(found, plan, options.jobs, console)
             if options.launcher == "local" and (line := preview.too_large(found, options.jobs, options.device)):

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from backbones.contract import Backbone, DenseOptions
 from backbones.layers import layer_ids
 from backbones.source import open_source
+from backbones.upernet import dense_options
 from mae_bench.core.config import nearest
 from mae_bench.core.errors import ConfigError
 from mae_bench.core.optim import no_decay_1d
@@ -120,19 +121,6 @@ class MaeBenchBackbone(nn.Module):
     def train(self, mode: bool = True) -> "MaeBenchBackbone":
         """Set the mode; a frozen backbone stays in eval mode."""
         return super().train(mode and not self.frozen)
-
-
-def dense_options(
-    image_size: tuple[int, int] | None, drop_path: float, *, relative_table: bool, layer_scale: float | None
-) -> DenseOptions:
-    """How mmseg builds its MAE backbone: positions resized once, bicubic without antialiasing (`resize_abs_pos_embed`)."""
-    return DenseOptions(
-        image_size=tuple(image_size) if image_size else None,  # type: ignore[arg-type]  # mmengine gives lists
-        antialias=False,
-        drop_path=drop_path,
-        relative_table=relative_table,
-        layer_scale=layer_scale,
-    )
 
 
 def _build(source: str, options: DenseOptions, seed: int) -> Backbone:

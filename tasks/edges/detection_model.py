@@ -80,7 +80,7 @@ def model_tree(
 def build_detector(
     backbone: Backbone, config: "Config", num_classes: int, *, masks: bool, class_weights: Callable[[], Tensor] | None = None
 ) -> Detector:
-    """Put the detector on a backbone that was built with `backbone_options`.
+    """Put the detector on a backbone that was built with `tasks.suite.detection.dense_options`.
 
     Args:
         backbone: a fresh one; it is trained whole, except for parameters that no map depends on, unless the settings freeze it.

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from backbones.adapters.to_mmseg import MaeBenchBackbone, default_layers, rescales
 from backbones.contract import Backbone, BackboneSpec
+from backbones.upernet import crop_side
 from mae_bench.core.errors import ConfigError
 from tasks.data._label_maps import IGNORED
 
@@ -12,11 +13,6 @@ if TYPE_CHECKING:
 
 Part = dict[str, Any]
 """Config of one module of mmseg."""
-
-
-def crop_side(config: "Config", spec: BackboneSpec) -> int:
-    """Side in pixels of training crops and test windows: `image_size`, rounded up to whole patches, which cover it exactly."""
-    return config.image_size + -config.image_size % spec.patch_size
 
 
 def out_layers(config: "Config", spec: BackboneSpec) -> tuple[int, ...]:
@@ -47,7 +43,7 @@ def segmentor_config(
     Raises:
         ConfigError: settings that do not fit the backbone.
     """
-    coarsest, side = _coarsest_stride(config, spec), crop_side(config, spec)
+    coarsest, side = _coarsest_stride(config, spec), crop_side(config.image_size, spec)
     if side < coarsest:
         raise ConfigError(f"segmentation.image_size={side} is less than a cell of the coarsest map; set at least {coarsest}")
     head: Part = {
@@ -114,7 +110,7 @@ def _neck(spec: BackboneSpec, config: "Config", norm: Part) -> Part | None:
 
 def _preprocessor(config: "Config", spec: BackboneSpec) -> Part:
     """Normalisation and padding: images come as BGR bytes; padding is zero after normalisation, and labels there are ignored."""
-    side = crop_side(config, spec)
+    side = crop_side(config.image_size, spec)
     whole = {"size_divisor": _coarsest_stride(config, spec)}
     return {
         "type": "mmseg.SegDataPreProcessor",
@@ -138,7 +134,7 @@ def _coarsest_stride(config: "Config", spec: BackboneSpec) -> int:
 def _test_config(config: "Config", spec: BackboneSpec) -> Part:
     if config.test_mode == "whole":
         return {"mode": "whole"}
-    side = crop_side(config, spec)
+    side = crop_side(config.image_size, spec)
     stride = config.test_stride or side * 2 // 3
     if stride > side:
         raise ConfigError(f"segmentation.test_stride={stride} leaves gaps between windows of {side} pixels; set at most {side}")

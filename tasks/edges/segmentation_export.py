@@ -6,16 +6,16 @@ from typing import Any
 
 from backbones.adapters.to_mmseg import MaeBenchLayerDecay
 from backbones.source import Source
+from backbones.upernet import crop_side
 from mae_bench.core.errors import ConfigError
 from mae_bench.core.files import write_text
 from mae_bench.core.optim import OptimConfig
 from tasks.data._label_maps import IGNORED
 from tasks.edges import segmentation_data as pipelines
-from tasks.edges.segmentation_config import Part, crop_side, segmentor_config
-from tasks.edges.segmentation_model import options
+from tasks.edges.segmentation_config import Part, segmentor_config
 from tasks.edges.segmentation_run import WARMUP_START
 from tasks.handle import DataHandle
-from tasks.suite.segmentation import Config
+from tasks.suite.segmentation import Config, dense_options
 
 IMPORTS = ["backbones.adapters.to_mmseg", "tasks.edges.segmentation_linear", "tasks.edges.segmentation_loss"]
 ADE20K_CLASSES = 150
@@ -82,7 +82,7 @@ def _parts(source: Source, config: Config, data: DataHandle | None) -> Part:
 
 
 def _model(source: Source, config: Config, data: DataHandle | None) -> Part:
-    dense = options(source, config)
+    dense = dense_options(config, source.spec)
     backbone = {
         "source": source.text,
         "image_size": dense.image_size,
@@ -98,7 +98,7 @@ def _model(source: Source, config: Config, data: DataHandle | None) -> Part:
 
 
 def _loaders(source: Source, config: Config, data: DataHandle | None) -> tuple[Part, Part]:
-    side = crop_side(config, source.spec)
+    side = crop_side(config.image_size, source.spec)
     train, test = _native(pipelines.train_pipeline(config, side)), _native(pipelines.test_pipeline(config, side))
     workers = {"num_workers": 4, "persistent_workers": True}
     return (
@@ -128,7 +128,7 @@ def _several_views(config: Config) -> bool:
 
 
 def _views(source: Source, config: Config) -> list[Part]:
-    _, views = pipelines.test_views(config, crop_side(config, source.spec))
+    _, views = pipelines.test_views(config, crop_side(config.image_size, source.spec))
     sizes = [view[0] for view in views[:: 1 + config.test_flip]]
     flips = [{"type": "RandomFlip", "prob": float(flip), "direction": "horizontal"} for flip in range(1 + config.test_flip)]
     last = [{"type": "LoadAnnotations"}], [{"type": "PackSegInputs"}]

@@ -5,21 +5,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from backbones.adapters.to_mmseg import dense_options
-from backbones.contract import Backbone, DenseOptions
+from backbones.contract import Backbone
 from backbones.source import Source
 from mae_bench.core.errors import ConfigError
-from tasks.edges.segmentation_config import crop_side, segmentor_config
+from tasks.edges.segmentation_config import segmentor_config
 from tasks.edges.segmentation_mmseg import build_model
+from tasks.suite.segmentation import dense_options
 
 if TYPE_CHECKING:
     from tasks.suite.segmentation import Config
-
-
-def options(source: Source, config: "Config") -> DenseOptions:
-    """What a recipe asks of the backbone."""
-    side = crop_side(config, source.spec)
-    return dense_options((side, side), config.drop_path, relative_table=config.relative_table, layer_scale=config.layer_scale)
 
 
 def build_backbone(source: Source, config: "Config", *, seed: int) -> Backbone:
@@ -29,7 +23,7 @@ def build_backbone(source: Source, config: "Config", *, seed: int) -> Backbone:
         ConfigError: it cannot be had that way, such as relative position tables beside positions of another kind.
     """
     try:
-        return source.build(options(source, config), seed=seed)
+        return source.build(dense_options(config, source.spec), seed=seed)
     except ValueError as error:
         raise ConfigError(f"segmentation: {source.name}: {error}; try segmentation.relative_table=false") from None
 

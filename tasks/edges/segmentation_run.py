@@ -8,6 +8,7 @@ import torch
 
 from backbones.layers import layer_ids
 from backbones.source import Source
+from backbones.upernet import crop_side
 from mae_bench.core import processes
 from mae_bench.core.engine import Training, train
 from mae_bench.core.errors import ConfigError, InputError
@@ -18,7 +19,6 @@ from mae_bench.core.schedule import ScheduleConfig
 from tasks.common.train import check_whole, seeded, training_key
 from tasks.edges import segmentation_eval as measure
 from tasks.edges import segmentation_picture as picture
-from tasks.edges.segmentation_config import crop_side
 from tasks.edges.segmentation_data import SegmentationData, TestViews, class_weights, collate, test_views, train_pipeline
 from tasks.edges.segmentation_model import Segmenter, build_backbone, build_segmenter
 from tasks.edges.segmentation_weights import load_weights
@@ -45,7 +45,7 @@ def evaluate(source: Source, data: DataHandle, config: Config, run: Run) -> dict
     if len(classes) < 2:
         raise InputError(f"{data.root}: segmentation needs at least two classes, and there is {len(classes)}")
     _check_processes(config, run)
-    side = crop_side(config, source.spec)
+    side = crop_side(config.image_size, source.spec)
     backbone = build_backbone(source, config, seed=run.seed)
     weights = class_weights(data.split("train"), config.class_balance)
     build = partial(build_segmenter, backbone, config, len(classes), class_weight=weights, distributed=_several_accelerators(run))

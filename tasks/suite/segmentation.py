@@ -11,6 +11,7 @@ from tasks.contract import Metric
 from tasks.suite._segmentation_settings import Config
 
 if TYPE_CHECKING:
+    from backbones.contract import BackboneSpec, DenseOptions
     from backbones.source import Source
     from mae_bench.core.run import Run
     from tasks.handle import DataHandle
@@ -153,6 +154,15 @@ METRICS = (Metric("mIoU"), Metric("mAcc"), Metric("aAcc"))
 KIND = "segmentation"
 REQUIRES = ("mmseg", "mmengine", "mmcv")
 SELECTION = "last step"
+
+
+def dense_options(config: Config, spec: "BackboneSpec") -> "DenseOptions":
+    """What the settings ask of a backbone of this patch size; see `tasks.contract.Task`."""
+    from backbones import upernet
+
+    side = upernet.crop_side(config.image_size, spec)
+    table, scale = config.relative_table, config.layer_scale
+    return upernet.dense_options((side, side), config.drop_path, relative_table=table, layer_scale=scale)
 
 
 def deviations(recipe: str, config: Config, source: "Source", run: "Run") -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import pytest
 
 from backbones.contract import DenseOptions
 from backbones.source import open_source
-from mae_bench.estimate_memory import Size, at_once, measure, memory
+from mae_bench.estimate_memory import Size, at_once, less, measure, memory
 from mae_bench.options import Options
 from mae_bench.plan import make_plan
 from mae_bench.preview import make_estimator
@@ -30,6 +30,15 @@ def test_images_at_a_time():
     assert at_once({"k": 20}, 1000) == at_once({"batch_size": 16384, "cached": True, "crop_scale": (0.1, 1)}, 1000) == 64
     assert at_once({"batch_size": 512, "crop_scale": (0.1, 1), "cached": False}, 1000) == 512
     assert at_once(TUNED, 10) == 10
+    assert at_once({**TUNED, "accumulate": 2}, 1000, 4) == 4
+
+
+def test_ways_to_take_less():
+    assert less({**TUNED, "accumulate": 1, "image_size": 224}) == ("accumulate", "batch_size", "image_size")
+    assert less({**TUNED, "image_size": 224}) == ("batch_size", "image_size")
+    assert less({**TUNED, "batch_size": 64}) == ("batch_size",)
+    assert less({"k": 20, "image_size": None}) == ("image_size",)
+    assert less({"batch_size": 16384, "accumulate": 1, "cached": True, "crop_scale": (0.1, 1)}) == ()
 
 
 def test_a_backbone_is_counted():

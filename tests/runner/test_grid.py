@@ -1,17 +1,16 @@
 """Grid files: everything is checked before anything runs, and a preview says what would be done and what it would cost."""
 
-import re
-
 import pytest
 import yaml
 
 from mae_bench.core.errors import ConfigError
-from mae_bench.estimate import EARLIER, MEASURED, Estimator, forward_gflops, measured_speed, passes
+from mae_bench.estimate import EARLIER, MEASURED, Estimate, Estimator, forward_gflops, measured_speed, passes
 from mae_bench.estimate_memory import device_memory
 from mae_bench.grid import Limits, read_grid
 from mae_bench.options import Options, parse_time
 from mae_bench.plan import plan_of
-from mae_bench.preview import check_limits, previews, show, too_large
+from mae_bench.preview import Preview, check_limits, previews, show, too_large
+from mae_bench.settle import standing
 from results.keeping import write_record
 from results.request import read_request, write_request
 from results.store import stored_cells
@@ -155,20 +154,35 @@ def test_a_preview_of_unknown_work_is_measured(write):
     assert measured_speed(open_source(MODEL), device="cpu") > 0.01
 
 
-def test_a_preview_tells_cells_that_the_machine_cannot_hold(write, monkeypatch):
-    path = write(seeds=[0, 1, 2])
-    record = finish(plan(path).cells[0])  # its cell took 900 MB; the other two will
-    found = previews(plan(path), "", Estimator([record], "cpu"))
-    for megabytes, device, jobs, words in (
-        (899, "cpu", 1, r"seed 1 takes at least 0\.9 GiB, and this machine has 0\.9; try steady\.accumulate=N or a smaller size"),
-        (1799, "cpu", 2, r"2 cells at a time take at least 1\.8 GiB, and this machine has 1\.8; give a lower --jobs"),
-        (899, "cuda", 2, r"and a GPU has 0\.9"),
-        (1799, "cuda", 2, "^$"),
-        (1800, "cpu", 2, "^$"),
-    ):
-        monkeypatch.setattr("mae_bench.preview.device_memory", lambda _, megabytes=megabytes: megabytes * 2**20)
-        assert re.search(words, too_large(found, jobs, device)), (megabytes, device)
-    assert too_large([], 1, "cpu") == ""
+def sized(write, *megabytes):
+    """Previews of cells that take so much, counted."""
+    cells = plan(write(seeds=list(range(len(megabytes))))).cells
+    costs = [Estimate(1.0, MEASURED, 1.0, size * 2.0**20) for size in megabytes]
+    return [Preview(cell, standing(cell, ""), cost) for cell, cost in zip(cells, costs, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("room", "device", "jobs", "line"),
+    [
+        (899, "cpu", 1, "seed 1 takes at least 0.9 GiB, and this machine has 0.9"),
+        (1599, "cpu", 2, "2 cells at a time take at least 1.6 GiB, and this machine has 1.6; use --jobs 1"),
+        (1999, "cpu", 8, "3 cells at a time take at least 2.0 GiB, and this machine has 2.0; use --jobs 2"),
+        (2000, "cpu", 8, ""),
+        (899, "cuda", 2, "seed 1 takes at least 0.9 GiB, and a GPU has 0.9"),
+        (1599, "cuda", 2, ""),
+    ],
+)
+def test_a_preview_tells_cells_that_the_machine_cannot_hold(write, monkeypatch, room, device, jobs, line):
+    monkeypatch.setattr("mae_bench.preview.device_memory", lambda _: room * 2**20)
+    found = too_large(sized(write, 400, 900, 700), jobs, device)
+    assert found.endswith(line) if line else not found
+
+
+def test_nothing_is_said_of_the_memory_of_cells_that_have_run(write, monkeypatch):
+    monkeypatch.setattr("mae_bench.preview.device_memory", lambda _: 1)
+    path = write(seeds=[0, 1])
+    record = finish(plan(path).cells[0])
+    assert too_large(previews(plan(path), "", Estimator([record], "cpu")), 2, "cpu") == "" == too_large([], 1, "cpu")
 
 
 def test_the_machines_memory():

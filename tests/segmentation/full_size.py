@@ -1,7 +1,6 @@
 """Recipes at their full size, on the meta device."""
 
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -12,12 +11,12 @@ VARIANTS = {"paper-large": "vit_large_patch16", "beit-large-640": "vit_large_pat
 def full_size(variant: str, config: Any) -> tuple[Any, dict[str, Any]]:
     """The network, as several accelerators train it, and its config."""
     from backbones.zoo import vit
-    from tasks.edges import segmentation_config, segmentation_mmseg, segmentation_model
+    from tasks.edges import segmentation_config, segmentation_mmseg
+    from tasks.suite.segmentation import dense_options
 
     arch = vit.VARIANTS[variant]
     spec = vit.spec_of(arch)
-    source = cast(Any, SimpleNamespace(spec=spec))
-    backbone = vit.empty(arch, spec, segmentation_model.options(source, config))
+    backbone = vit.empty(arch, spec, dense_options(config, spec))
     parts = segmentation_config.segmentor_config(backbone, backbone.spec, config, 150, distributed=True)
     with torch.device("meta"):
         return segmentation_mmseg.build_model(parts), parts

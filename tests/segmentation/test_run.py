@@ -239,9 +239,6 @@ def test_picture_of_many_classes_and_odd_names():
 
 
 def test_crops_are_whole_patches(settings):
-    pytest.importorskip("mmseg")
-    from tasks.edges.segmentation_config import crop_side
-
     for patch, side in ((8, 32), (16, 32), (14, 42)):
         spec = BackboneSpec("x", 16, 4, patch, 1, (64, 64), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-        assert crop_side(settings, spec) == side
+        assert segmentation.dense_options(settings, spec).image_size == (side, side)
