@@ -30,19 +30,20 @@ RECIPES = {
     "paper": Config(**CONTRASTIVE, freeze_patch_projection=True),
     "demo": Config(
         **SMALL_VIEWS,
-        epochs=6,
+        epochs=12,
         base_lr=2e-3,
-        momentum=0.99,
-        hidden_dim=384,
-        output_dim=128,
+        momentum=0.999,
+        hidden_dim=1024,
+        output_dim=256,
+        jitter=0.5,
         blur=(0.0, 0.0),
         solarize=(0.0, 0.0),
-    ),
+    ).override({"crop_scale": (0.08, 1.0)}),  # without negatives, crops that overlap are too easily told
 }
 
 ABOUT = {
     "paper": "BYOL's heads, views, loss (arXiv 2006.07733) in the training of MoCo v3 for ViTs, 300 epochs (arXiv 2104.02057)",
-    "demo": "6 epochs for vit_demo_patch8 and the embedded digits: minutes on a CPU (own choice)",
+    "demo": "12 epochs for vit_demo_patch8 and the embedded digits: minutes on a CPU (own choice)",
 }
 """What tells the recipes apart, and where each comes from."""
 
