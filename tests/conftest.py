@@ -6,11 +6,23 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.core.apart import apart
+
 
 @pytest.fixture(autouse=True)
 def _one_thread():
     """Tests run side by side, and one thread makes CPU numbers the same on every machine; some tests change the number."""
     torch.set_num_threads(1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a test that is marked `apart` in a forked process."""
+    if pyfuncitem.get_closest_marker("apart") is None:
+        return None
+    names = pyfuncitem._fixtureinfo.argnames
+    apart(pyfuncitem.obj)(**{name: pyfuncitem.funcargs[name] for name in names})
+    return True
 
 
 @pytest.fixture(scope="session")

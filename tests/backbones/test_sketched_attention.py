@@ -10,6 +10,8 @@ from backbones.contract import DenseOptions
 from backbones.zoo import vit
 from mae_bench.counted import _count_passes, count
 
+pytestmark = pytest.mark.apart
+
 ARCH = VitArch(embed_dim=24, depth=3, num_heads=2, patch_size=8, mlp_dim=48, image_size=(32, 32))
 DECOMPOSED = DenseOptions(image_size=(64, 64), window=3, global_layers=(1,), rel_pos=True, keep_prefix=False)
 TABLES = DenseOptions(image_size=(64, 64), relative_table=True)

@@ -61,6 +61,7 @@ def call(capsys, *words):
     return code, said.out, said.err
 
 
+@pytest.mark.apart
 def test_a_dry_run_shows_the_plan_and_touches_nothing(capsys, tmp_path, data):
     words = [
         "run",

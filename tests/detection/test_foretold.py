@@ -10,6 +10,8 @@ from mae_bench.plan import make_plan
 from mae_bench.preview import previews
 from tasks.suite import detection
 
+pytestmark = pytest.mark.apart
+
 
 @pytest.fixture
 def plan(make_coco, tmp_path):

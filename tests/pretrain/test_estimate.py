@@ -18,6 +18,8 @@ from mae_bench.estimate_pretrain import estimate
 from tasks.handle import open_data
 from tests.pretrain.noisy import write_noisy
 
+pytestmark = pytest.mark.apart
+
 HERE = Path(__file__).parent
 IMAGES = 24
 

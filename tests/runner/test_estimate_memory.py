@@ -15,6 +15,8 @@ from mae_bench.preview import make_estimator
 from results.request import write_request
 from tests.runner.conftest import ROOT, write_images
 
+pytestmark = pytest.mark.apart
+
 SIZE = Size(weights=100.0, kept=5.0, kept_each=24.0, depth=12)
 TUNED = {"drop_path": 0.1, "batch_size": 32}
 

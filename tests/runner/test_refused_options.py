@@ -11,6 +11,8 @@ from mae_bench.preview import previews
 from tasks.suite import segmentation
 from tests.runner.conftest import write_images
 
+pytestmark = pytest.mark.apart
+
 
 def test_sizes_of_no_whole_patches(tmp_path):
     data, changes = f"folder={write_images(tmp_path / 'data')}", {"finetune.image_size": "50"}

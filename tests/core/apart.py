@@ -1,0 +1,48 @@
+"""A test in a forked process, where it would leave something behind that later tests cannot stand."""
+
+import json
+import os
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+
+def apart(work: Callable[..., Any]) -> Callable[..., None]:
+    """A function that does the same in a forked process, and fails or skips here as it does there."""
+
+    def call(**words: Any) -> None:
+        reading, writing = os.pipe()
+        child = os.fork()
+        if not child:
+            try:
+                torch.set_num_threads(1)  # the threads of the parent are not in the child
+                with os.fdopen(writing, "w") as out:
+                    json.dump(_outcome(work, words), out)
+            finally:
+                os._exit(0)
+        os.close(writing)
+        with os.fdopen(reading) as found:
+            content = found.read()
+        _, status = os.waitpid(child, 0)
+        if not content:
+            pytest.fail(f"the test's process ended with status {status}", pytrace=False)
+        outcome, text = json.loads(content)
+        if outcome == "skipped":
+            pytest.skip(text)
+        if outcome == "failed":
+            pytest.fail(text, pytrace=False)
+
+    return call
+
+
+def _outcome(work: Callable[..., Any], words: dict[str, Any]) -> tuple[str, str]:
+    try:
+        work(**words)
+    except pytest.skip.Exception as reason:
+        return "skipped", str(reason)
+    except BaseException:  # a failure of pytest's own is no Exception
+        return "failed", traceback.format_exc()
+    return "passed", ""
