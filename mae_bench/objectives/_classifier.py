@@ -14,6 +14,7 @@ from backbones.contract import Backbone, BackboneSpec
 from backbones.vit import TimmViT
 from mae_bench.objectives._parts import crop_and_flip, start, to_input
 from mae_bench.objectives.supervised import Config
+from tasks.common.rand_augment import mended
 
 HEAD_STD = 0.01
 """Of the head's weights at the start."""
@@ -60,7 +61,8 @@ def augmentation(config: Config, spec: BackboneSpec) -> Callable[[Tensor], Tenso
         return view
     # timm's operations are Pillow's; what they uncover is filled with the mean colour, as timm does.
     fill = tuple(round(255 * value) for value in spec.mean)
-    policy = rand_augment_transform(config.rand_augment, {"translate_const": int(min(spec.image_size) * 0.45), "img_mean": fill})
+    hints = {"translate_const": int(min(spec.image_size) * 0.45), "img_mean": fill}
+    policy = mended(rand_augment_transform(config.rand_augment, hints))
 
     def augment(image: Tensor) -> Tensor:
         changed = policy(Image.fromarray(view(image).permute(1, 2, 0).numpy()))

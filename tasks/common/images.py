@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from PIL import Image
+from timm.data.auto_augment import RandAugment
 from timm.data.transforms_factory import create_transform
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import InterpolationMode, v2
 
 from backbones.contract import Interpolation
+from tasks.common.rand_augment import mended
 from tasks.data import LabelledSplit
 
 if TYPE_CHECKING:
@@ -110,6 +112,9 @@ def finetune_transform(
         interpolation=interpolation,
         mean=mean,
     )
+    for step in cast(Any, made).transforms:
+        if isinstance(step, RandAugment):
+            mended(step)
     return lambda image: torch.as_tensor(cast(Any, made)(image))
 
 
