@@ -17,20 +17,13 @@ from tasks.common.rand_augment import mended
 POLICY = "rand-m9-mstd0.5-inc1"
 
 
-def posterisation(magnitude: int):
-    """The policy's posterisation at one magnitude, always applied."""
-    [found] = [op for op in rand_augment_transform(f"rand-m{magnitude}-inc1", {}).ops if op.name == "PosterizeIncreasing"]
-    found.prob = 1.0
-    return found
-
-
 @pytest.mark.parametrize(("magnitude", "values"), [(10, {0}), (9, {0, 128}), (0, set(range(0, 256, 16)))])
 def test_a_posterisation_that_keeps_no_bit_makes_black(magnitude, values):
-    class Only:
-        ops = (posterisation(magnitude),)
-
+    policy = mended(rand_augment_transform(f"rand-m{magnitude}-inc1", {}))
+    [posterise] = [operation for operation in policy.ops if operation.name == "PosterizeIncreasing"]
+    posterise.prob = 1.0
     image = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).convert("RGB")
-    found = np.asarray(mended(Only()).ops[0](image))
+    found = np.asarray(posterise(image))
     assert set(np.unique(found)) == values and found.shape == (16, 16, 3)
 
 
