@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.function import once_differentiable
 
 
 def applies(tensor: Tensor) -> bool:
     """Whether a tensor has no numbers."""
-    return type(tensor) is not Tensor and isinstance(tensor, torch._subclasses.FakeTensor)
+    return isinstance(tensor, FakeTensor)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, *tables: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTenso
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
+from backbones.contract import Backbone
 from mae_bench.core.precision import autocast
 from mae_bench.core.training import LOGGED
 
@@ -22,6 +23,19 @@ class Counted(NamedTuple):
     """Operations of both passes."""
     kept: float
     """Bytes kept between them that are not weights."""
+
+
+class Summed(nn.Module):
+    """A backbone with a loss: the sum of its last block's tokens."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        """Take the backbone."""
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """The loss of normalised images (B, 3, H, W)."""
+        return {"loss": self.backbone(images)[0].tokens.sum()}
 
 
 def count(empty: Callable[[], nn.Module], real: Callable[[], nn.Module], batch: Any, precision: str) -> Counted:

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from backbones.contract import DenseOptions
     from backbones.source import Source
 
@@ -95,27 +93,15 @@ def measure(source: "Source", options: "DenseOptions", *, precision: str = "fp32
         precision: number format of the run.
     """
     import torch
-    from torch import nn
 
-    from backbones.contract import Backbone
-    from mae_bench.counted import count
+    from mae_bench.counted import Summed, count
 
     size = options.image_size or source.spec.image_size
 
-    class Summed(nn.Module):
-        """A backbone with a loss."""
-
-        def __init__(self, backbone: Backbone) -> None:
-            super().__init__()
-            self.backbone = backbone
-
-        def forward(self, images: "Tensor") -> dict[str, "Tensor"]:
-            return {"loss": self.backbone(images)[0].tokens.sum()}
-
-    def empty() -> nn.Module:
+    def empty() -> Summed:
         return Summed(source._zoo.empty(source.arch, source.spec, options))
 
-    def real() -> nn.Module:
+    def real() -> Summed:
         return Summed(source.build(options))
 
     few, many = (count(empty, real, torch.zeros(images, 3, *size), precision).kept for images in COUNTED)

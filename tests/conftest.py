@@ -6,8 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.core.apart import apart
-
 
 @pytest.fixture(autouse=True)
 def _one_thread():
@@ -20,6 +18,8 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Run a test that is marked `apart` in a forked process."""
     if pyfuncitem.get_closest_marker("apart") is None:
         return None
+    from tests.core.apart import apart  # loads accelerate, which most tests do without
+
     names = pyfuncitem._fixtureinfo.argnames
     apart(pyfuncitem.obj)(**{name: pyfuncitem.funcargs[name] for name in names})
     return True

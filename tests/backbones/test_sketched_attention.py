@@ -8,7 +8,7 @@ from backbones import sketched_attention
 from backbones.arch import VitArch
 from backbones.contract import DenseOptions
 from backbones.zoo import vit
-from mae_bench.counted import _count_passes, count
+from mae_bench.counted import Summed, _count_passes, count
 
 pytestmark = pytest.mark.apart
 
@@ -17,17 +17,7 @@ DECOMPOSED = DenseOptions(image_size=(64, 64), window=3, global_layers=(1,), rel
 TABLES = DenseOptions(image_size=(64, 64), relative_table=True)
 
 
-class Summed(nn.Module):
-    """A backbone with a loss."""
-
-    def __init__(self, backbone):
-        super().__init__()
-        self.backbone = backbone
-
-    def forward(self, images):
-        return {"loss": self.backbone(images)[0].tokens.sum()}
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [DECOMPOSED, TABLES], ids=["decomposed", "tables"])
 def test_as_much_is_foretold_as_is_kept(options):
     spec, images = vit.spec_of(ARCH), torch.zeros(2, 3, 64, 64)

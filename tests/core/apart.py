@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import torch
+
+from tests.core.killing import forked
 
 
 def apart(work: Callable[..., Any]) -> Callable[..., None]:
@@ -15,14 +16,7 @@ def apart(work: Callable[..., Any]) -> Callable[..., None]:
 
     def call(**words: Any) -> None:
         reading, writing = os.pipe()
-        child = os.fork()
-        if not child:
-            try:
-                torch.set_num_threads(1)  # the threads of the parent are not in the child
-                with os.fdopen(writing, "w") as out:
-                    json.dump(_outcome(work, words), out)
-            finally:
-                os._exit(0)
+        child = forked(lambda: _tell(writing, _outcome(work, words)))
         os.close(writing)
         with os.fdopen(reading) as found:
             content = found.read()
@@ -36,6 +30,11 @@ def apart(work: Callable[..., Any]) -> Callable[..., None]:
             pytest.fail(text, pytrace=False)
 
     return call
+
+
+def _tell(writing: int, outcome: tuple[str, str]) -> None:
+    with os.fdopen(writing, "w") as out:
+        json.dump(outcome, out)
 
 
 def _outcome(work: Callable[..., Any], words: dict[str, Any]) -> tuple[str, str]:

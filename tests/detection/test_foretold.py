@@ -15,13 +15,13 @@ pytestmark = pytest.mark.apart
 
 @pytest.fixture
 def plan(make_coco, tmp_path):
-    """Plan the recipe `paper` with other settings: `plan("random:...", window=0)`."""
+    """Plan the recipe `paper` at 256 pixels: `plan("random:...", ...)`."""
     pytest.importorskip("detectron2")  # without it the plan says that no cell can run
     data = f"coco={make_coco()}"
 
-    def make(*models, **changes):
-        overrides = {f"detection.{name}": str(value) for name, value in {"image_size": 256, **changes}.items()}
-        return make_plan(list(models), ["detection:paper"], [data], tmp_path, overrides=overrides, seeds=[0], options=Options())
+    def make(*models):
+        size = {"detection.image_size": "256"}
+        return make_plan(list(models), ["detection:paper"], [data], tmp_path, overrides=size, seeds=[0], options=Options())
 
     return make
 
