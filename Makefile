@@ -31,7 +31,7 @@ check: $(READY) ## format, lint, types and the quick tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
-	$(PYTEST) -m "not slow"
+	$(PYTEST) --quiet -m "not slow and not edge"
 
 docs: $(READY) ## the documentation as a site, into build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

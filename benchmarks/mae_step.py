@@ -60,9 +60,9 @@ def ours(size: str, backbone: Any = None, **changes: Any) -> Any:
 
 def theirs(size: str) -> Any:
     """The autoencoder of transformers, with the suite's weights."""
-    from transformers import ViTMAEConfig, ViTMAEForPreTraining
+    from transformers.models.vit_mae import ViTMAEConfig, ViTMAEForPreTraining
 
-    from tests.pretrain.test_mae import peer_names
+    from tests.pretrain.test_mae_parity import peer_names
 
     width, heads, depth, decoder_dim, decoder_depth = SIZES[size]
     config = ViTMAEConfig(

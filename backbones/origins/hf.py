@@ -28,7 +28,7 @@ def fits(source: Source) -> bool:
 
 def network(source: Source) -> Network:
     """See `Origin.network`."""
-    from transformers import AutoConfig, AutoModel
+    from transformers.models.auto import AutoConfig, AutoModel
 
     told = dict(source.raw_facts["config"])
     if not told:

@@ -1,14 +1,15 @@
 """Small vision models of transformers, written to disk as transformers does."""
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-import transformers as hf
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+hf: Any = importlib.import_module("transformers")  # reading its names, all models' at once, takes pyright 10 seconds
 SIZES: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "image_size": 32, "patch_size": 8}
 WIDE: dict[str, Any] = {"hidden_size": 768, "num_hidden_layers": 2, "num_attention_heads": 12, "image_size": 48, "patch_size": 16}
 

@@ -21,6 +21,8 @@ from mae_bench.core.errors import InputError
 from tests.backbones.conftest import shaken
 from tests.backbones.export_samples import BEIT, CLIP, DEIT, DINOV2, GATED, PLAIN, REGISTERS, SHARED, SIGLIP, ours, pictures, same
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("facts", [PLAIN, REGISTERS, GATED, CLIP, {**PLAIN, "qk_norm": True, "final_norm": False}], ids=str)
 def test_timm_takes_plain_networks_strictly(source, tmp_path, facts):

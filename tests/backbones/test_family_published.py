@@ -13,6 +13,8 @@ from backbones.zoo import Zoo
 from mae_bench.core import find
 from mae_bench.core.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 # timm's name, and the family that reads the file.
 MODELS = {
     "deit_small_patch16_224": "timm_vit",

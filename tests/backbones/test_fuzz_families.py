@@ -15,6 +15,8 @@ from mae_bench.core.errors import InputError
 from tests.backbones import family_samples as samples
 from tests.backbones.family_samples import SIDE, Sample
 
+pytestmark = pytest.mark.slow
+
 SAMPLES = samples.light()
 # Networks that are published both with and without: nothing else in the file tells that these were left out.
 OPTIONAL = {

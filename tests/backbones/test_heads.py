@@ -19,6 +19,8 @@ from mae_bench.core.errors import InputError
 from tests.backbones import family_samples as samples
 from tests.backbones.conftest import shaken
 
+pytestmark = pytest.mark.slow
+
 SIZES: dict[str, Any] = {"embed_dim": 192, "depth": 2, "img_size": 32}
 # As timm's vit_base_patch16_gap_224: more heads than most networks of its width.
 HEADS = 6

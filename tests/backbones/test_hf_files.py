@@ -13,6 +13,8 @@ from backbones.source import open_source
 from mae_bench.core.errors import InputError
 from tests.backbones.hf_models import make, save
 
+pytestmark = pytest.mark.slow
+
 FAMILIES = {
     "ViTForImageClassification": "hf_vit",
     "DeiTForImageClassificationWithTeacher": "hf_vit",

@@ -19,6 +19,8 @@ from backbones.source import open_source
 from mae_bench.core.errors import ConfigError, EnvironmentFault, InputError
 from tests.backbones.hf_models import make, save
 
+pytestmark = pytest.mark.slow
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 

@@ -10,6 +10,8 @@ from backbones.contract import DenseOptions
 from backbones.source import open_source
 from tests.backbones.hf_models import ANTIALIAS, MODELS, RELATIVE, WIDE, make, save, tokens_of, vision
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-5
 
 

@@ -11,6 +11,8 @@ from backbones import hub
 from backbones.source import open_source
 from mae_bench.core.errors import ConfigError
 
+pytestmark = pytest.mark.slow
+
 SMALL: dict[str, Any] = {"embed_dim": 128, "depth": 2, "num_heads": 2, "img_size": 48}
 CARRIED = {
     "vit_base_patch16_224": {},

@@ -48,6 +48,7 @@ for path in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's account of memory")
 def test_looking_at_a_large_file_takes_no_memory_for_its_tensors(tmp_path):
     state = {name: torch.zeros(tensor.shape) for name, tensor in vit.weights_of(vit.empty(LARGE, vit.spec_of(LARGE))).items()}

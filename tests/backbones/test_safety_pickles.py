@@ -122,6 +122,7 @@ def test_a_mapping_with_attributes_of_its_own_is_read_as_a_mapping(saved, timm_s
     assert set(reading.read(pickled({"model": WithAttributes(ARRAYS)})).state) == set(ARRAYS)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_a_place_in_the_memo_that_claims_to_be_far_takes_no_memory(pickled):
     """Python's own unpickler makes a table of 8 bytes for each place before it."""

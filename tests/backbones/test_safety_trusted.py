@@ -71,6 +71,7 @@ def test_C10_a_whole_module_and_a_pickle_of_arrays_give_their_tensors_when_they_
     assert all(np.array_equal(raw.state[name].numpy(), array) for name, array in ARRAYS.items())
 
 
+@pytest.mark.slow
 def test_C17_a_file_of_another_hash_is_not_unpickled(tmp_path, saved, timm_state):
     marker = tmp_path / "ran"
     path = saved({"model": timm_state, "x": RunsCommand(f"touch {marker}")})

@@ -15,6 +15,8 @@ from backbones.source import open_source
 from mae_bench.core.errors import InputError
 from tests.backbones.format_samples import family, pictures
 
+pytestmark = pytest.mark.slow
+
 
 def test_what_is_saved_comes_back_bit_for_bit(tmp_path, make):
     backbone = make(image_size=(32, 48), num_registers=2, layer_scale=True, qk_norm=True, norm_eps=1e-5)

@@ -131,6 +131,7 @@ def test_timm_weights_that_cannot_be_fetched_are_told_with_the_way_round(monkeyp
         open_source("timm:vit_tiny_patch16_224")
 
 
+@pytest.mark.slow
 def test_timm_weights_are_read_as_a_file_with_the_facts_of_timms_catalogue(monkeypatch, tmp_path):
     """Mean, std and heads come from timm's catalogue; here augreg's 0.5 and DeiT-III's LayerScale and class-less positions."""
     import safetensors.torch

@@ -14,6 +14,8 @@ from backbones.source import open_source
 from backbones.verification import TOLERANCE, compare, sizes
 from mae_bench.ckpt import origin_of
 
+pytestmark = pytest.mark.slow
+
 SMALL: dict[str, Any] = {"img_size": 32, "patch_size": 8, "embed_dim": 128, "depth": 3, "num_heads": 2, "num_classes": 0}
 HF: dict[str, Any] = {
     "hidden_size": 128,

@@ -199,7 +199,7 @@ def test_position_rows_that_fit_no_grid_are_refused():
 @pytest.fixture(scope="module")
 def hugging_face():
     """transformers' ViTMAE with a quarter of the patches kept, and its weights by timm's names."""
-    from transformers import ViTMAEConfig, ViTMAEModel
+    from transformers.models.vit_mae import ViTMAEConfig, ViTMAEModel
 
     config = ViTMAEConfig(
         hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, image_size=32, patch_size=8

@@ -17,6 +17,8 @@ from tasks.common.settings import Pooled
 from tasks.handle import open_data
 from tasks.suite import knn, linear, logistic
 
+pytestmark = pytest.mark.slow
+
 MEAN = Pooled(pool="mean")
 
 

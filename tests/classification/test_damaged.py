@@ -11,6 +11,8 @@ from mae_bench.core.samples import skipped_images
 from tasks.handle import open_data
 from tasks.suite import finetune, knn, linear, logistic, partial
 
+pytestmark = pytest.mark.slow
+
 SHORT = {"epochs": 1, "warmup_epochs": 0, "batch_size": 8}
 TASKS = {
     "knn": (knn, knn.Config(k=3)),

@@ -22,6 +22,8 @@ from tasks.common.classifiers import FineTuned, FrozenProbe, Regularise
 from tasks.handle import open_data
 from tasks.suite import finetune, knn, linear, logistic, partial
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def data(tiny_data):

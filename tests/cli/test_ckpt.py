@@ -13,6 +13,8 @@ from backbones.zoo import vit
 from mae_bench import cli
 from tests.backbones.conftest import shaken
 
+pytestmark = pytest.mark.slow
+
 ARCH = vit.VARIANTS["vit_demo_patch8"]
 
 

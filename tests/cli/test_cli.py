@@ -199,6 +199,7 @@ def test_version(call):
     assert call("--version")[1].strip() == cli.__version__
 
 
+@pytest.mark.slow
 def test_data_demo_and_check(call, tmp_path):
     code, text, _ = call("data", "demo", tmp_path / "my data", "--scale", "tiny")
     assert code == 0

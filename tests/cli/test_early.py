@@ -64,6 +64,7 @@ for words, code, line in {wrong!r}:
 """
 
 
+@pytest.mark.slow
 def test_wrong_words_are_told_without_torch(tmp_path):
     places = {"NEW": str(tmp_path / "new"), "DATA": str(write_images(tmp_path / "pets"))}
 

@@ -13,6 +13,8 @@ import pytest
 from mae_bench import cli
 from tests.runner.conftest import write_images
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 

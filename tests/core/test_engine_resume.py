@@ -14,6 +14,8 @@ from mae_bench.core.run import Run, append_line
 from tests.core.killing import in_child
 from tests.core.trainings import Noisy, train_in_child, training, unbroken, weights
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("nth", [1, 2, 6, 7, 12])
 @pytest.mark.parametrize("kind", ["kill", "term"])
@@ -118,7 +120,6 @@ def test_foreign_lines_in_the_log_are_passed_over(tmp_path):
     assert (tmp_path / metrics.FILE).read_text() == '{"step": 0, "loss": 1.5}\n'
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.mark.parametrize("workers", [0, 2, 4])
 def test_R01_killed_at_any_of_25_steps(tmp_path, workers):

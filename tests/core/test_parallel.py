@@ -15,6 +15,8 @@ from mae_bench.core.run import Run
 from tests.core.killing import forked, in_child, status_of
 from tests.core.trainings import Noisy, Smooth, train_in_child, training, unbroken, weights
 
+pytestmark = pytest.mark.slow
+
 
 class Slow(Noisy):
     """Samples of which the 30th takes a minute."""

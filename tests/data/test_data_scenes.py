@@ -18,6 +18,8 @@ from tasks.scenes import demo as writing
 from tasks.scenes import sizes, write_demo
 from tasks.scenes.draw import alpha_matte, open_pools
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 

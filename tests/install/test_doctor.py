@@ -33,6 +33,7 @@ def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Framework]:
     return [Framework(name, "a test") for name in (*MODULES, "fake_gone", "fake_never")]
 
 
+@pytest.mark.slow
 def test_each_state(fakes: list[Framework]) -> None:
     looked_at: list[str] = []
     found = {finding.part: finding for finding in examine(fakes, done=looked_at.append)}

@@ -52,6 +52,7 @@ def test_constraints_are_versions_and_cover_what_is_declared() -> None:
         assert requirement.specifier.contains(version), f"{requirement} against {version}"
 
 
+@pytest.mark.slow
 def test_every_package_that_is_imported_is_declared() -> None:
     providers = metadata.packages_distributions()
     declared = {normal(r.name) for r in [*CORE, *(r for requirements in EXTRAS.values() for r in requirements)]}

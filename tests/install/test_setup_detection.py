@@ -6,6 +6,8 @@ import pytest
 from mae_bench.setup_detection import Offer
 from tests.install.conftest import Environment, make_environment
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_wheel_is_pinned_by_version_and_hash() -> None:
     assert Offer().requirement == "sal-detectron2==0.7.2"

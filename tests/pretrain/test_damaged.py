@@ -14,6 +14,8 @@ from mae_bench.pretrain import pretrain
 from tasks.handle import open_data
 from tests.pretrain.noisy import write_noisy
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"epochs": "2", "batch_size": "8", "warmup_epochs": "1", "image_size": "16", "decoder_dim": "16"}
 
 

@@ -18,7 +18,7 @@ from mae_bench.estimate_pretrain import estimate
 from tasks.handle import open_data
 from tests.pretrain.noisy import write_noisy
 
-pytestmark = pytest.mark.apart
+pytestmark = [pytest.mark.slow, pytest.mark.apart]
 
 HERE = Path(__file__).parent
 IMAGES = 24
@@ -73,7 +73,6 @@ def test_devices_share_the_work(data):
     assert demo(data, devices=4).weights == alone.weights
 
 
-@pytest.mark.slow
 def test_what_saves_memory_is_seen(data):
     plain = demo(data, "mae")
     assert demo(data, "mae", changes={"checkpointing": "true"}).activations < 0.3 * plain.activations
@@ -82,7 +81,6 @@ def test_what_saves_memory_is_seen(data):
     assert bf16[1].activations - bf16[0].activations == pytest.approx(0.55 * (many.activations - plain.activations), rel=0.2)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the kernel tells no memory of a process")
 def test_memory_is_that_of_a_run(data, tmp_path):
     """Peak of resident memory in a process of its own, within a factor of 1.4."""
@@ -108,7 +106,6 @@ def test_memory_is_that_of_a_run(data, tmp_path):
 
 
 @pytest.mark.edge
-@pytest.mark.slow
 @pytest.mark.parametrize("objective", find.names(pretrain.ROOM))
 def test_every_objective_is_estimated(data, objective):
     pytest.importorskip("lightly.loss")

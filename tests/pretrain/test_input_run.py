@@ -32,6 +32,7 @@ def test_reduced_decode_shapes_the_weights_and_is_refused_where_it_does_nothing(
             pretrain("mae", "vit_demo_patch8", photographs, settings, Run(tmp_path / "no"), recipe="demo")
 
 
+@pytest.mark.slow
 def test_the_wait_for_data_is_in_the_log(photographs, tmp_path, monkeypatch):
     """A loader that is made slow shows as such; one that is not, does not."""
     slow = Images.__getitem__
@@ -74,6 +75,7 @@ def test_waiting_counts_the_wait_alone_and_once_a_group(monkeypatch):
     assert waiting.share == 0.25 and waiting.numbers() == {}
 
 
+@pytest.mark.slow
 def test_shards_train_the_same_weights_as_the_folder_they_were_made_of(photographs, tmp_path, monkeypatch):
     """Resumed after a signal, by two workers: random access is what makes it exact. And kNN reads them as well."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

@@ -35,7 +35,7 @@ def peer_names(ours: str) -> list[str]:
 
 
 def peer_of(model: MaskedAutoencoder):
-    from transformers import ViTMAEConfig, ViTMAEForPreTraining
+    from transformers.models.vit_mae import ViTMAEConfig, ViTMAEForPreTraining
 
     config = ViTMAEConfig(
         hidden_size=32,

@@ -19,6 +19,8 @@ from tasks.handle import open_data
 from tests.core.killing import in_child
 from tests.pretrain.noisy import write_noisy
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"epochs": "2", "batch_size": "8", "warmup_epochs": "1", "image_size": "32"}
 STEPS = 4
 

@@ -54,6 +54,7 @@ def when(ready, act):
     return thread
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(*PROMISED)
 def test_R04_a_warned_job_saves_and_is_queued_again_whatever_the_signal(tmp_path, start):
     """Sent to the job itself, as a cluster does, while it waits for its process."""

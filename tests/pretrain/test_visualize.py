@@ -38,7 +38,7 @@ def test_a_run_is_drawn_as_it_drew_itself(images, tmp_path):
 @pytest.fixture
 def released(tmp_path):
     """A file with the release's layout, made by transformers' independent code."""
-    from transformers import ViTMAEConfig, ViTMAEForPreTraining
+    from transformers.models.vit_mae import ViTMAEConfig, ViTMAEForPreTraining
 
     torch.manual_seed(0)
     config = ViTMAEConfig(

@@ -12,6 +12,7 @@ def light(monkeypatch):
     monkeypatch.setattr(runner, "python", command)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overwrite", ["", "always"])
 def test_r19_a_killed_cell_goes_on_also_where_it_was_begun_anew(tmp_path, overwrite):
     cell = make_cell(tmp_path, mode="kill once")

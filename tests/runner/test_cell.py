@@ -24,6 +24,8 @@ from tests.runner.conftest import held
 from tests.runner.fake_suite import steady
 from tests.runner.test_plan import plan
 
+pytestmark = pytest.mark.slow
+
 
 def make(tmp_path, images, **words):
     [one] = plan(tmp_path, images, **words).cells

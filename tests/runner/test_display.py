@@ -2,11 +2,15 @@
 
 import sys
 
+import pytest
+
 from mae_bench.display import LiveDisplay, make_display
 from mae_bench.jobs import Job
 from mae_bench.launch import run_jobs
 from tests.results.sample import Screen
 from tests.runner.light_parent import jobs
+
+pytestmark = pytest.mark.slow
 
 SLOT: list[dict[str, str]] = [{}]
 

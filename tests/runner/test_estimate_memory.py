@@ -43,6 +43,7 @@ def test_ways_to_take_less():
     assert less({"batch_size": 16384, "accumulate": 1, "cached": True, "crop_scale": (0.1, 1)}) == ()
 
 
+@pytest.mark.slow
 def test_a_backbone_is_counted():
     source = open_source("random:vit_demo_patch8")
     found = measure(source, DenseOptions(image_size=(48, 48)))

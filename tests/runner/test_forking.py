@@ -19,6 +19,8 @@ from tests.results.sample import Screen
 from tests.runner.light_parent import FORKED, jobs
 from tests.runner.test_launch import PARENT, gone, pids, wait_for
 
+pytestmark = pytest.mark.slow
+
 PLACES = [{"PLACE": "here"}] * 2
 
 

@@ -17,7 +17,7 @@ from results.store import stored_cells
 from tests.results.sample import Screen, make_record
 from tests.runner.conftest import write_images
 
-pytestmark = pytest.mark.apart
+pytestmark = [pytest.mark.slow, pytest.mark.apart]
 
 MODEL = "random:vit_demo_patch8"
 ROOM = "tests.runner.fake_suite"

@@ -23,6 +23,8 @@ from tests.results.sample import Screen
 from tests.runner.conftest import held
 from tests.runner.light_parent import JOB, jobs
 
+pytestmark = pytest.mark.slow
+
 PARENT = Path(__file__).with_name("light_parent.py")
 SLOT: list[dict[str, str]] = [{}]
 

@@ -15,6 +15,7 @@ from tests.runner.light_parent import jobs
 from tests.runner.test_launch import SLOT, gone, pids, quiet, wait_for
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
 def test_r17_jobs_run_through_submitit_as_they_do_here(tmp_path, start):
     outcomes = run_jobs(jobs(tmp_path, ["ok", "fail", "crash"]), SLOT * 3, quiet(), start)
@@ -25,6 +26,7 @@ def test_r17_jobs_run_through_submitit_as_they_do_here(tmp_path, start):
     assert "light_job.py" in (tmp_path / "0-ok" / "log.txt").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
 def test_a_submitted_job_is_stopped_with_its_cell(tmp_path, start):
     [job] = jobs(tmp_path, ["sleep"])

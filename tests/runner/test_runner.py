@@ -17,6 +17,8 @@ from results.request import write_request
 from tests.results.sample import Screen
 from tests.runner.light_runner import command, key_of, make_cell, run, visits
 
+pytestmark = pytest.mark.slow
+
 RUNNER = Path(__file__).with_name("light_runner.py")
 
 

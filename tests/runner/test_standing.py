@@ -14,6 +14,8 @@ from results.request import read_request, write_request
 from tests.results.sample import Screen
 from tests.runner.light_runner import command, key_of, make_cell, run, visits
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def light(monkeypatch):
