@@ -21,11 +21,12 @@ from mae_bench.core.engine import Training, train
 from mae_bench.core.errors import ConfigError
 from mae_bench.core.files import write_json, write_text
 from mae_bench.core.optim import OptimConfig, scaled_lr
-from mae_bench.core.parallel import check_machine
+from mae_bench.core.parallel import check_machine, join
 from mae_bench.core.run import Run
 from mae_bench.core.schedule import ScheduleConfig
 from mae_bench.core.seeding import derive
 from mae_bench.objectives._images import held_out, load_images
+from mae_bench.objectives._parts import kept
 from mae_bench.objectives._settings import PretrainConfig
 from mae_bench.pretrain_record import (
     RECORD,
@@ -39,7 +40,7 @@ from mae_bench.pretrain_record import (
     refuse_other,
     resolved,
 )
-from mae_bench.probe import online_probe
+from mae_bench.probe import check_probe, online_probe
 from tasks.data import LabelledSplit
 from tasks.handle import DataHandle
 
@@ -83,6 +84,7 @@ def pretrain(
     weights = run.out / WEIGHTS
     if finished(run.out, facts):
         return weights
+    join(run)  # before heads are made, which ask how many processes share a batch
     model = build_model(module, arch, data, config, run)
     if run.sharded:
         _check_shardable(model)
@@ -101,7 +103,7 @@ def pretrain(
 
 def _keep(module: ModuleType, model: nn.Module, data: DataHandle, run: Run, record: Callable[[], dict[str, Any]]) -> None:
     """Write what a finished training leaves, the record last."""
-    backbone = _backbone(model)
+    backbone = kept(model)
     method = module.__name__.rpartition(".")[2]
     save_backbone(run.out / WEIGHTS, backbone, method=method, pretrain_data=f"{data.name}:{data.fingerprint[:12]}")
     if hasattr(module, "pictures"):
@@ -129,6 +131,8 @@ def _resolve(
     if run.tensorboard:
         check_board()
     config = settings(module, objective, recipe, overrides)
+    if config.probe_every:
+        check_probe()
     open_source(f"random:{arch}")
     facts = facts_of(objective, recipe, arch, data, config, run)
     refuse_other(run.out, facts)
@@ -195,6 +199,7 @@ def _training(
             weight_decay_end=config.weight_decay_end,
             clip_grad=config.clip_grad,
         ),
+        clip_each=getattr(config, "clip_each", False),
         schedule=ScheduleConfig(warmup_steps=round(config.warmup_epochs * per_epoch)),
         batch_size=config.batch_size,
         accumulate=config.accumulate,

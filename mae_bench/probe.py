@@ -18,6 +18,7 @@ from mae_bench.core.errors import ConfigError
 from mae_bench.core.progress import Silent
 from mae_bench.core.run import Run
 from mae_bench.core.training import LOGGED
+from mae_bench.objectives._parts import kept
 from tasks.handle import DataHandle
 from tasks.suite import knn, linear
 
@@ -48,17 +49,15 @@ class OnlineProbe:
 
         Args:
             step: number of steps made.
-            model: has a `backbone`.
+            model: of an objective.
 
         Returns:
             `log/knn_top1`, `log/linear_top1` and so on, in percent; empty between measurements.
         """
         if step % self.every or self._is_logged(step - 1):
             return {}
-        backbone = model.get_submodule("backbone")
-        assert isinstance(backbone, Backbone)
         with _random_states_kept():
-            return self._measure(backbone)
+            return self._measure(kept(model))
 
     def _measure(self, backbone: Backbone) -> dict[str, float]:
         folder = self.run.out / FOLDER
@@ -78,6 +77,16 @@ class OnlineProbe:
         return any(line.get("step") == step and f"{LOGGED}knn_top1" in line for line in metrics.lines(self.run.out))
 
 
+def check_probe() -> None:
+    """See that a probe can be made here.
+
+    Raises:
+        ConfigError: there are several processes.
+    """
+    if processes.world() > 1:
+        raise ConfigError("probe_every is for a pretraining in one process; leave it out, and measure with `mae-bench run`")
+
+
 def online_probe(
     data: DataHandle, spec: BackboneSpec, run: Run, *, recipe: str, epochs: int, steps_per_epoch: float
 ) -> OnlineProbe:
@@ -92,10 +101,8 @@ def online_probe(
         steps_per_epoch: of the pretraining.
 
     Raises:
-        ConfigError: several processes, or fewer training images than neighbours vote.
+        ConfigError: fewer training images than neighbours vote.
     """
-    if processes.world() > 1:
-        raise ConfigError("probe_every is for a pretraining in one process; leave it out, and measure with `mae-bench run`")
     names = RECIPES.get(recipe, USUAL)
     neighbours, probe = knn.RECIPES[names[0]], linear.RECIPES[names[1]]
     if spec.num_prefix_tokens == 0:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mae_bench.core.errors import EnvironmentFault
-from mae_bench.core.samples import TRIES, Collate, Failure, Made, Skipped, attempt, unpack
+from mae_bench.core.samples import TRIES, Collate, Failure, Made, Skipped, attempt, spared, unpack
 from mae_bench.core.seeding import derive, generator, seed_host
 
 Key = tuple[int, int]
@@ -158,6 +158,7 @@ def loader(
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         multiprocessing_context="fork" if workers else None,
+        worker_init_fn=spared,
     )
     return unpack(made, skipped)
 

@@ -33,8 +33,8 @@ __all__ = ["Diverged", "Trained", "Training", "to_device", "train"]
 log = logging.getLogger(__name__)
 
 STEPS_BETWEEN_READS = 10
-"""Losses are read from an accelerator this often, and other processes asked whether to stop or to save, since each read waits
-for it; on a CPU it is every step."""
+"""Losses are read from an accelerator this often, since each read waits for it, and where there are several processes they agree
+this often whether to stop or to save; on a CPU it is every step."""
 
 
 def train(training: Training, run: Run) -> Trained:
@@ -108,9 +108,11 @@ class _Session:
                 continue
             run.reporter.advance(note=self._note())
             self._after_step()
-            if not self._reads():
-                continue
-            stop, save = self.parallel.any_of(bool(request), time.monotonic() - saved > run.save_seconds)
+            stop, save = bool(request), time.monotonic() - saved > run.save_seconds
+            if self.parallel.world > 1:
+                if not self._reads():
+                    continue
+                stop, save = self.parallel.any_of(stop, save)
             if stop:
                 self._save()
                 raise Stopped(
@@ -161,7 +163,7 @@ class _Session:
             for name, value in losses.items():
                 terms[name] = terms.get(name, torch.zeros_like(value)) + value.detach() / self.share.accumulate
         if training.optim.clip_grad is not None:
-            parallel.clip(training.optim.clip_grad)
+            parallel.clip(training.optim.clip_grad, each=training.clip_each)
         fault = faults.visit("engine.step")
         if fault == "oom":
             raise torch.OutOfMemoryError("injected")

@@ -1,6 +1,7 @@
 """One training on its device or on many: number format, exchange of gradients, sharded weights, states that are whole."""
 
 import copy
+import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, cast
@@ -14,7 +15,7 @@ from mae_bench.core import processes
 from mae_bench.core.errors import ConfigError, Diverged
 from mae_bench.core.optim import build_optimizer, parameter_groups
 from mae_bench.core.run import Run
-from mae_bench.core.training import Training
+from mae_bench.core.training import LOGGED, Training
 
 FORMATS: dict[str, Literal["no", "bf16", "fp16"]] = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
@@ -82,9 +83,14 @@ class Parallel:
             return nullcontext()
         return nullcontext() if last else self.accelerator.no_sync(self.model)
 
-    def clip(self, norm: float) -> None:
-        """Shorten all gradients together to a norm."""
-        self.accelerator.clip_grad_norm_(self.model.parameters(), norm)
+    def clip(self, norm: float, *, each: bool = False) -> None:
+        """Shorten all gradients together to a norm, or each by itself."""
+        if not each:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), norm)
+            return
+        self.accelerator.unscale_gradients()
+        for parameter in self.model.parameters():
+            nn.utils.clip_grad_norm_(parameter, norm)
 
     def update(self) -> None:
         """Let the optimizer make its step, and the average follow."""
@@ -101,9 +107,16 @@ class Parallel:
         return [value > 0 for value in cast(Tensor, self.accelerator.reduce(asked, reduction="sum")).tolist()]
 
     def numbers(self, terms: Mapping[str, Tensor]) -> dict[str, float]:
-        """Loss terms as numbers, averaged over the processes, so that all of them see the same."""
+        """Loss terms as numbers, averaged over the processes; where those of any are not finite, each gets some that are not.
+
+        Those are its own, or one that names another process: a model that gives up in the middle of its losses has other terms.
+        """
         values = torch.stack([value.float() for value in terms.values()])
         if self.world > 1:
+            own = dict(zip(terms, values.tolist(), strict=True))
+            broken = not all(math.isfinite(value) for name, value in own.items() if not name.startswith(LOGGED))
+            if any(self.any_of(broken)):
+                return own if broken else {"loss_of_another_process": math.nan}
             values = cast(Tensor, self.accelerator.reduce(values, reduction="mean"))
         return dict(zip(terms, values.tolist(), strict=True))
 
@@ -157,6 +170,11 @@ class Parallel:
             self._plain.load_state_dict(state["model"])
             return self._plain
         return self.module if self._sharded else self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+
+
+def join(run: Run) -> None:
+    """Let the processes of a run know each other where no training does."""
+    _accelerator(run)
 
 
 def _accelerator(run: Run) -> Accelerator:

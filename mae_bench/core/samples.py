@@ -6,6 +6,7 @@ user can cause travels as a value, and the process that asked for the samples ra
 
 import json
 import math
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -162,8 +163,18 @@ def in_order(
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         multiprocessing_context="fork" if workers else None,
+        worker_init_fn=spared,
     )
     return unpack(loader, skipped, shorten=True)
+
+
+def spared(number: int) -> None:
+    """Let a data worker live on after a first SIGTERM.
+
+    A cluster, a service manager or `kill -- -GROUP` sends it to all processes of a job, and the one that trains has a state to
+    save first; it ends its workers itself.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

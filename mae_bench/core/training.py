@@ -55,6 +55,8 @@ class Training:
     another number of processes, for losses that their size shapes (batch norm, negatives)."""
     average_decay: float | None = None
     """Decay of an exponential moving average of the weights, kept beside them (`Trained.average`); None keeps none."""
+    clip_each: bool = False
+    """Whether `optim.clip_grad` is the largest norm of each tensor's gradient; without, of all gradients together."""
     compile: bool = False
     """Whether torch compiles the model; results differ in the last digits."""
 

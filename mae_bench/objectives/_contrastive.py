@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from backbones.contract import Backbone, BackboneSpec
 from backbones.vit import TimmViT
 from mae_bench.core.find import missing
-from mae_bench.objectives._parts import start, synchronised, to_input
+from mae_bench.objectives._parts import freeze_patch_projection, start, synchronised, to_input
 from mae_bench.objectives._teacher import LOOK_EVERY, health
 from mae_bench.objectives._views import View, views_of
 from mae_bench.objectives.simclr import Config
@@ -24,7 +24,7 @@ class Contrastive(nn.Module):
         self.backbone, self.config = backbone, config
         if isinstance(backbone, TimmViT):
             start(backbone)
-            backbone.net.patch_embed.requires_grad_(not config.freeze_patch_projection)
+        freeze_patch_projection(backbone, config.freeze_patch_projection)
         self.head = synchronised(head(backbone.spec.embed_dim, config.hidden_dim, config.output_dim))
         self.loss = loss(temperature=config.temperature, gather_distributed=torch.distributed.is_available())
         self.look = True

@@ -20,6 +20,9 @@ from mae_bench.objectives.dino import Config
 class Distillation(nn.Module):
     """A student on all crops and a teacher on the large ones, which follows it."""
 
+    kept = "teacher_backbone"
+    """What is evaluated in the paper: the teacher is the better one throughout the training (arXiv 2104.14294, section 5.2)."""
+
     def __init__(self, backbone: Backbone, config: Config) -> None:
         super().__init__()
         self.backbone, self.config = backbone, config

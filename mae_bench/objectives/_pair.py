@@ -10,7 +10,7 @@ from torch.nn import functional
 from backbones.contract import Backbone, BackboneSpec
 from backbones.vit import TimmViT
 from mae_bench.core.find import missing
-from mae_bench.objectives._parts import start, synchronised, to_input
+from mae_bench.objectives._parts import freeze_patch_projection, start, synchronised, to_input
 from mae_bench.objectives._settings import PairConfig
 from mae_bench.objectives._teacher import LOOK_EVERY, cosine, follow, frozen_copy, health
 from mae_bench.objectives._views import View, views_of
@@ -44,7 +44,7 @@ class Pair(nn.Module):
         self.term, self.compare = term, compare
         if isinstance(backbone, TimmViT):
             start(backbone)
-            backbone.net.patch_embed.requires_grad_(not config.freeze_patch_projection)
+        freeze_patch_projection(backbone, config.freeze_patch_projection)
         self.teacher_backbone = cast(Backbone, frozen_copy(backbone))
         self.teacher_projector = frozen_copy(self.projector)
         self.look = True

@@ -1,10 +1,12 @@
 """What the objectives are made of: the way from bytes to the backbone's input, random views, the start."""
 
+from typing import Any, cast
+
 import torch
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from backbones.contract import BackboneSpec, normalise
+from backbones.contract import Backbone, BackboneSpec, normalise
 from backbones.initial import initialise_vit, put_sincos
 from backbones.vit import TimmViT
 from mae_bench.objectives._cropping import Crop
@@ -30,9 +32,24 @@ def start(backbone: TimmViT) -> None:
 
 
 def synchronised(module: nn.Module) -> nn.Module:
-    """Batch norm over the whole batch where several GPUs share it; torch has none for CPUs, where each process norms its own."""
-    several = torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1 and torch.cuda.is_available()
+    """Batch norm over the whole batch where several GPUs share it; torch has none for CPUs, where each process norms its own.
+
+    Asks the processes, which have to have joined.
+    """
+    group = torch.distributed
+    several = group.is_available() and group.is_initialized() and group.get_world_size() > 1 and "nccl" in group.get_backend()
     return nn.SyncBatchNorm.convert_sync_batchnorm(module) if several else module
+
+
+def freeze_patch_projection(backbone: Backbone, frozen: bool) -> None:
+    """Keep the projection of patches out of the training, or in it."""
+    net = cast(Any, backbone).net
+    net.patch_embed.requires_grad_(not frozen)
+
+
+def kept(model: nn.Module) -> Backbone:
+    """The backbone of an objective that is what its pretraining is for: `backbone`, or what its attribute `kept` names."""
+    return cast(Backbone, model.get_submodule(getattr(model, "kept", "backbone")))
 
 
 def stack_labelled(samples: list[tuple[Tensor, int]]) -> dict[str, Tensor]:

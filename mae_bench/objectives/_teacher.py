@@ -4,6 +4,7 @@ import copy
 import math
 
 import torch
+from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
 LOOK_EVERY = 50
@@ -24,8 +25,12 @@ def follow(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
 
 
 def frozen_copy(module: nn.Module) -> nn.Module:
-    """A copy that is never trained."""
-    return copy.deepcopy(module).requires_grad_(False)
+    """A copy that is never trained and drops no path: what a teacher says is not to depend on chance."""
+    copied = copy.deepcopy(module).requires_grad_(False)
+    for part in copied.modules():
+        if isinstance(part, DropPath):
+            part.drop_prob = 0.0
+    return copied
 
 
 def health(features: Tensor) -> dict[str, Tensor]:

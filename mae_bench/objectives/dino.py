@@ -46,6 +46,9 @@ class Config(PretrainConfig):
     """Area of a small crop as a share of the image; `crop_scale` is that of the large ones."""
     local_share: float = Field(default=96 / 224, gt=0, le=1)
     """Side of a small crop as a share of the large one's, rounded to whole patches."""
+    clip_each: bool = True
+    """Whether `clip_grad` is the largest norm of each tensor's gradient, as in the released code (its `clip_gradients`); without,
+    of all gradients together."""
     fixed_positions: bool = False
     """Whether positions are the sine-cosine ones of MAE and stay so; DINO learns them."""
     jitter: float = Field(default=1.0, ge=0)

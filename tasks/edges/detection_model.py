@@ -35,8 +35,8 @@ class Detector(GeneralizedRCNN):
             with EventStorage():
                 return super().forward(batched_inputs)
         except FloatingPointError:
-            parameter = next(p for p in self.parameters() if p.requires_grad)
-            return {"loss_not_finite": parameter.sum() * math.nan}
+            # Of all that is trained: processes that exchange gradients wait for each of them.
+            return {"loss_not_finite": sum(p.sum() for p in self.parameters() if p.requires_grad) * math.nan}
 
 
 def model_tree(

@@ -7,13 +7,14 @@ import pytest
 import torch
 from torch import nn
 
+from backbones.contract import DenseOptions
 from backbones.positions import sincos_2d
 from backbones.source import open_source
 from backbones.zoo import vit
 from mae_bench.core import find
 from mae_bench.core.errors import ConfigError
 from mae_bench.objectives import byol, dino, mocov3
-from mae_bench.objectives._parts import to_input
+from mae_bench.objectives._parts import kept, synchronised, to_input
 from mae_bench.objectives._teacher import cosine, follow, health
 
 pytest.importorskip("lightly.loss")
@@ -107,6 +108,38 @@ def test_the_teacher_starts_as_the_student_and_is_never_trained(module):
     for name, parameter in model.teacher_backbone.named_parameters():
         assert torch.equal(parameter, student[name]) and not parameter.requires_grad
     assert all(not parameter.requires_grad for name, parameter in model.named_parameters() if "teacher" in name)
+
+
+@pytest.mark.parametrize("module", [byol, mocov3, dino], ids=lambda module: module.__name__.rpartition(".")[2])
+def test_the_teacher_drops_no_path(module):
+    torch.manual_seed(0)
+    dropping = vit.assemble(ARCH, SPEC, vit.initial_weights(ARCH, 0), DenseOptions(drop_path=0.5))
+    model = module.build(dropping, module.RECIPES["demo"], 0).train()
+    assert not torch.equal(pooled(model.backbone, images(8)), pooled(model.backbone, images(8)))
+    assert torch.equal(pooled(model.teacher_backbone, images(8)), pooled(model.teacher_backbone, images(8)))
+
+
+def test_of_dino_the_teacher_is_kept_and_of_the_others_the_student():
+    assert kept(shaken(model := made(dino))) is model.teacher_backbone
+    assert all(kept(model := made(module)) is model.backbone for module in (byol, mocov3))
+
+
+@pytest.mark.parametrize("module", [byol, mocov3], ids=lambda module: module.__name__.rpartition(".")[2])
+def test_the_patch_projection_is_frozen_in_every_kind_of_network(module):
+    for frozen in (False, True):
+        network = open_source("random:eva02_tiny_patch14").build()
+        model = module.build(network, module.RECIPES["demo"].model_copy(update={"freeze_patch_projection": frozen}), 0)
+        assert all(parameter.requires_grad is not frozen for parameter in model.backbone.net.patch_embed.parameters())
+
+
+def test_batch_norms_of_heads_are_synchronised_between_gpus(monkeypatch):
+    """Asked of the processes that have joined: torch has no such norm for CPUs."""
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    for backend, kind in (("nccl", nn.SyncBatchNorm), ("gloo", nn.BatchNorm1d)):
+        monkeypatch.setattr(torch.distributed, "get_backend", lambda backend=backend: backend)
+        head = synchronised(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)))
+        assert type(head[1]) is kind
 
 
 def test_momentum_grows_to_one_by_half_a_cosine():
