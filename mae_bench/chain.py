@@ -51,7 +51,7 @@ class Chain:
 
     out: Path
     data: Mapping[str, Path]
-    """Folder of each data set; pretraining reads `folder`."""
+    """Folder of each data set by its name with options (`folder+links`); pretraining reads `folder`."""
     tasks: Sequence[str]
     """Of every checkpoint, `TASK:RECIPE`."""
     task_settings: Mapping[str, str]
@@ -62,6 +62,11 @@ class Chain:
     options: Options
     console: Console
     failures: list[Failure] = field(default_factory=list)
+
+    @property
+    def images(self) -> str:
+        """What pretraining reads, `folder=PATH` with its options."""
+        return next(f"{name}={path.absolute()}" for name, path in self.data.items() if name.partition("+")[0] == "folder")
 
     def plan(self, model: str) -> Plan:
         """The cells of one model."""
@@ -112,7 +117,7 @@ class Chain:
             "pretrain",
             pretraining.objective,
             *("--arch", pretraining.arch, "--recipe", pretraining.recipe),
-            *("-d", f"folder={self.data['folder'].absolute()}", "-o", str(folder)),
+            *("-d", self.images, "-o", str(folder)),
             *("--device", options.device, "--precision", options.precision, "--threads", str(options.threads)),
             *("--workers", str(options.workers)),
             *(("--debug",) if options.debug else ()),
@@ -125,7 +130,7 @@ class Chain:
         from mae_bench.core.run import Run
         from tasks.handle import open_data
 
-        options, data = self.options, open_data(f"folder={self.data['folder']}")
+        options, data = self.options, open_data(self.images)
         run = Run(out=folder, device=options.device, precision=options.precision, threads=options.threads)
         one = pretraining
         finished = pretrain.is_finished(one.objective, one.arch, data, dict(one.settings), run, recipe=one.recipe)

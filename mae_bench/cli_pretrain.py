@@ -84,7 +84,7 @@ def ablate(
     arch: Annotated[str, typer.Option(help="Architecture; see `ls archs`.")] = "vit_large_patch16",
     recipe: Annotated[str, typer.Option(help="Of pretraining and tasks: paper or demo.")] = "paper",
     task: Annotated[
-        str, typer.Option("-t", "--task", metavar="TASK,...", help="What every row is measured by.")
+        str, typer.Option("-t", "--task", metavar="TASK[:RECIPE],...", help="What every row is measured by.")
     ] = "finetune,linear",
     seeds: Annotated[str, typer.Option(metavar="0,1,2", help="Of the tasks; one cell for each.")] = "0",
     device: Device = None,
@@ -101,7 +101,7 @@ def ablate(
     from mae_bench.options import make_options
     from tasks.handle import open_data
 
-    refuse_ablation(name, arch)
+    refuse_ablation(name, arch, task, data)
     handle, settings_given, seeds_given = open_data(data), parse_assignments(settings or []), parse_seeds(seeds)
     from mae_bench.ablate import Request, run_ablation
 
@@ -109,10 +109,10 @@ def ablate(
     request = Request(
         name=name,
         arch=arch,
-        data=handle.root,
+        data={"+".join((handle.name, *handle.options)): handle.root},
         out=out,
         recipe=recipe,
-        tasks=[word.strip() for word in task.split(",")],
+        tasks=[word.strip() for word in task.split(",") if word.strip()],
         seeds=seeds_given,
         settings=settings_given,
     )

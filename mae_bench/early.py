@@ -12,7 +12,7 @@ from backbones.released import releases
 from mae_bench.core import find
 from mae_bench.core.config import nearest
 from mae_bench.core.errors import ConfigError, InputError
-from mae_bench.listing import ABLATIONS, OBJECTIVES, architectures
+from mae_bench.listing import ABLATIONS, DATASETS, OBJECTIVES, architectures
 
 if TYPE_CHECKING:
     from mae_bench.start import Asked
@@ -62,16 +62,22 @@ def refuse_pretraining(wanted: "Wanted") -> None:
     open_data(wanted.data)
 
 
-def refuse_ablation(name: str, arch: str) -> None:
-    """Refuse an `ablate` whose name or architecture is none.
+def refuse_ablation(name: str, arch: str, tasks: str, data: str) -> None:
+    """Refuse an `ablate` whose name, architecture or tasks are none, or whose data are no image folder.
 
     Raises:
-        ConfigError: one of them is not.
+        ConfigError: the first thing that is wrong.
     """
+    from mae_bench.choose import ROOM, choose, task_words, wanted_of
+
     known = [found.replace("_", "-") for found in find.names(ABLATIONS)]
     if name.replace("_", "-") not in known:
         raise ConfigError(f"unknown ablation {name!r}; {nearest(name, known)}")
     refuse_architecture(arch)
+    choose(wanted_of(task_words([tasks]), {}, [0], ROOM), ROOM)
+    kind = data.partition("=")[0].partition("+")[0]
+    if kind != "folder" and kind in find.names(DATASETS):
+        raise ConfigError(f"ablate takes image folders, and {kind} is another kind of data set; give -d folder=PATH")
 
 
 def refuse_architecture(name: str) -> None:

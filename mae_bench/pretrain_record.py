@@ -21,6 +21,9 @@ from tasks.handle import DataHandle
 
 VERSIONS = ("torch", "torchvision", "timm", "accelerate", "numpy", "pillow", "lightly")
 
+KEPT = (RECORD, WEIGHTS, "ckpt/last", "ckpt/prev")
+"""What makes a pretraining worth keeping."""
+
 # Settings that change how a training runs and not what comes of it.
 NOT_SHAPING = ("cache", "checkpointing", "max_skipped", "probe_every")
 
@@ -53,7 +56,11 @@ def resolved(facts: Mapping[str, Any], config: PretrainConfig, data: DataHandle)
 
 
 def refuse_other(out: Path, facts: Mapping[str, Any]) -> None:
-    """Leave a folder alone that holds a pretraining with other settings."""
+    """Leave a folder alone that holds a pretraining with other settings, or some of its weights or states.
+
+    Raises:
+        ConfigError: it does; one that was stopped before its first state was saved is given up for the new settings.
+    """
     path = out / SETTINGS
     if not path.exists():
         return
@@ -64,7 +71,7 @@ def refuse_other(out: Path, facts: Mapping[str, Any]) -> None:
     except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
         raise ConfigError(f"{path} is not the settings of a pretraining; choose another -o") from error
     differing = [f"{name} is {old!r} there, {new!r} here" for name, old, new in _differences(there, facts)]
-    if differing:
+    if differing and any((out / name).exists() for name in KEPT):
         raise ConfigError(f"{out} holds another pretraining: {'; '.join(differing)}; choose another -o")
 
 

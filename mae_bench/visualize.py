@@ -32,6 +32,9 @@ NAMES = {
 }
 """Names of the release, and ours within the decoder."""
 
+PREFIX = "module."
+"""Of the weights' names in the state of a moving average (torch's `AveragedModel`)."""
+
 
 def draw_reconstructions(source: str, data: str, out: Path, *, count: int, pixels: bool = False) -> Path:
     """Draw held-out images masked, reconstructed and as they are.
@@ -68,7 +71,10 @@ def _of_run(folder: Path) -> MaskedAutoencoder:
     found = checkpoint.newest(folder / "ckpt")
     if found is None:
         raise InputError(f"{folder / 'ckpt'} holds no saved state, and only that has the decoder")
-    state = cast(dict[str, Tensor], found["model"])
+    # Where there is a moving average of the weights, that is what was kept.
+    average = cast(dict[str, Tensor], found["average"])
+    kept = {name.removeprefix(PREFIX): tensor for name, tensor in average.items() if name.startswith(PREFIX)}
+    state = kept or cast(dict[str, Tensor], found["model"])
     autoencoder = _build(f"random:{arch}", config)
     autoencoder.load_state_dict(state)
     return autoencoder

@@ -119,6 +119,12 @@ def halved(training: Training, share: Share, error: Exception) -> Share:
     # Other processes are in the middle of the same step and cannot be told.
     whole = training.split_unit and size % (2 * training.split_unit) == 0
     if not whole or share.world > 1:
-        advice = f"set accumulate={2 * share.accumulate}" if training.split_unit and size > 1 else "lower batch_size"
-        raise EnvironmentFault(f"{training.title}: no memory for {size} samples at once; {advice}") from error
+        raise EnvironmentFault(f"{training.title}: no memory for {size} samples at once; {_smaller(training, share)}") from error
     return replace(share, accumulate=2 * share.accumulate)
+
+
+def _smaller(training: Training, share: Share) -> str:
+    """What makes micro-batches smaller and leaves what is optimised as it is: the next number that the batch divides into."""
+    size, unit = training.batch_size // share.world, training.split_unit
+    parts = next((count for count in range(share.accumulate + 1, size + 1) if unit and size % (count * unit) == 0), 0)
+    return f"set accumulate={parts}, and another -o where a state is saved already" if parts else "lower batch_size"

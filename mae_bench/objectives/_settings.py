@@ -1,10 +1,12 @@
 """What an objective is, and the settings that all of them have."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from pydantic import Field, model_validator
 
 from mae_bench.core.config import Config
+from mae_bench.core.errors import ConfigError
 from mae_bench.core.schedule import check_warmup
 from mae_bench.core.values import Betas, Chance, CropScale
 
@@ -72,8 +74,34 @@ class PretrainConfig(Config):
         check_warmup("warmup_epochs", self.warmup_epochs, "epochs", self.epochs)
         return self
 
+    def override(self, values: Mapping[str, Any], *, where: str = "") -> Self:
+        """Give a copy with some values changed; see `Config.override`.
 
-class PairConfig(PretrainConfig):
+        Raises:
+            ConfigError: also for a value that would have no effect. Those that a recipe has are not asked about.
+        """
+        changed = super().override(values, where=where)
+        for name, why in changed.idle().items():
+            if name in values:
+                raise ConfigError(f"setting {f'{where}.' if where else ''}{name} has no effect: {why}; leave it out")
+        return changed
+
+    def idle(self) -> dict[str, str]:
+        """Names of settings that nothing reads beside the others as they are, and why."""
+        return {} if self.optimizer == "adamw" else {"betas": f"they are of adamw, and the optimizer is {self.optimizer}"}
+
+
+class TeacherConfig(PretrainConfig):
+    """What objectives with a momentum teacher share."""
+
+    @model_validator(mode="after")
+    def _one_average(self) -> Self:
+        if self.average_decay is not None:
+            raise ValueError("the teacher is a moving average of the weights already; leave average_decay out")
+        return self
+
+
+class PairConfig(TeacherConfig):
     """What objectives with two views and a momentum teacher share."""
 
     pool: Literal["cls", "mean"] = "cls"

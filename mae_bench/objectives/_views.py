@@ -28,6 +28,7 @@ class View:
     """Brightness, contrast, saturation and hue (BYOL, arXiv 2006.07733, table 6); zeros are off."""
     jitter_chance: float = 0.8
     grey: float = 0.2
+    """Chance of a picture without colours, whatever the jitter (SimCLR, arXiv 2002.05709, appendix A; BYOL, table 6)."""
     blur: float = 0.0
     solarize: float = 0.0
 
@@ -37,10 +38,14 @@ class View:
         steps: list[v2.Transform] = [crop]
         if self.flip:
             steps.append(v2.RandomHorizontalFlip(self.flip))
+        colours: list[v2.Transform] = []
         if any(self.jitter):
-            jitter = v2.RandomApply([v2.ColorJitter(*self.jitter)], self.jitter_chance)
+            colours.append(v2.RandomApply([v2.ColorJitter(*self.jitter)], self.jitter_chance))
+        if self.grey:
+            colours.append(v2.RandomGrayscale(self.grey))
+        if colours:
             # Pillow changes the hue of a small image in half the time that tensor operations take.
-            steps += [v2.ToPILImage(), jitter, v2.RandomGrayscale(self.grey), v2.PILToTensor()]
+            steps += [v2.ToPILImage(), *colours, v2.PILToTensor()]
         if self.blur:
             side = max(1, min(self.size) // 10)
             steps.append(v2.RandomApply([v2.GaussianBlur(side + 1 - side % 2, BLUR)], self.blur))

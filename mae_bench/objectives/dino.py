@@ -6,7 +6,7 @@ from pydantic import Field
 
 from mae_bench.core.values import CropScale
 from mae_bench.objectives._recipes import SMALL_VIEWS
-from mae_bench.objectives._settings import PretrainConfig
+from mae_bench.objectives._settings import TeacherConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PER_IMAGE = False  # the centre is a mean over the batch
 
 
-class Config(PretrainConfig):
+class Config(TeacherConfig):
     """Settings of DINO; the defaults are the paper's (its sections 3 and 5, and appendix C)."""
 
     pool: Literal["cls", "mean"] = "cls"
@@ -57,6 +57,17 @@ class Config(PretrainConfig):
     """Factor to the chances of a blur: 1 and 0.1 in the large crops, 0.5 in the small ones."""
     solarize: float = Field(default=0.2, ge=0, le=1)
     """Chance of a solarisation in the second large crop."""
+
+    def idle(self) -> dict[str, str]:
+        """Settings that nothing reads; see `PretrainConfig.idle`."""
+        found = super().idle()
+        if not self.local_crops:
+            found |= dict.fromkeys(("local_scale", "local_share"), "local_crops=0 makes no small crops")
+        if not self.teacher_temperature_epochs:
+            found["teacher_temperature_start"] = "teacher_temperature_epochs=0 has no warm-up"
+        if self.clip_grad is None:
+            found["clip_each"] = "clip_grad=null clips nothing"
+        return found
 
 
 RECIPES = {

@@ -54,6 +54,17 @@ class Config(PretrainConfig):
             raise ValueError("target=pca takes patches as they are; set norm_pix_loss=false too")
         return self
 
+    def idle(self) -> dict[str, str]:
+        """Settings that nothing reads; see `PretrainConfig.idle`."""
+        found = super().idle()
+        if self.augmentation in ("none", "fixed_crop"):
+            found["crop_scale"] = f"augmentation={self.augmentation} has no crop of random size"
+        if self.augmentation == "none":
+            found["flip"] = "augmentation=none has no flip"
+        if self.target != "pca":
+            found["pca_dims"] = f"it is of target=pca, and the target is {self.target}"
+        return found
+
 
 RECIPES = {
     # arXiv 2111.06377, Table 8, at the 1600 epochs of its Table 3; `epochs=800` is the length of its ablations (Table 1).

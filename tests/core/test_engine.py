@@ -8,10 +8,12 @@ import torch
 from torch import nn
 
 from mae_bench.core import engine
+from mae_bench.core.batches import Share
 from mae_bench.core.engine import Diverged, train
 from mae_bench.core.errors import EnvironmentFault, InputError
 from mae_bench.core.run import Run
 from mae_bench.core.schedule import ScheduleConfig
+from mae_bench.core.training import check_sizes, halved
 from tests.core.trainings import Smooth, injected, training, weights
 
 
@@ -84,12 +86,27 @@ def test_R10_halved_micro_batches_are_remembered(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("changes", "advice"),
-    [({"split_unit": 0}, "lower batch_size"), ({"batch_size": 1}, "lower batch_size"), ({"batch_size": 3}, "accumulate=2")],
+    [
+        ({"split_unit": 0}, "lower batch_size"),
+        ({"batch_size": 1}, "lower batch_size"),
+        ({"batch_size": 3}, "set accumulate=3, and another -o where a state is saved already"),
+        ({"batch_size": 9, "accumulate": 3}, "accumulate=9"),
+        ({"batch_size": 6, "split_unit": 2}, "accumulate=3"),
+        ({"batch_size": 6, "split_unit": 2, "accumulate": 3}, "lower batch_size"),
+    ],
 )
 def test_R10_out_of_memory_that_cannot_be_helped_is_one_line(tmp_path, monkeypatch, changes, advice):
     injected(monkeypatch, "engine.step:oom:1")
     with pytest.raises(EnvironmentFault, match=advice):
         train(training(model=Smooth(), **changes), Run(tmp_path))
+
+
+@pytest.mark.parametrize(("world", "before", "after"), [(2, 1, 2), (2, 2, 3), (4, 1, 3), (3, 1, 2)])
+def test_the_advice_divides_the_batch_of_a_process(world, before, after):
+    job, share = training(batch_size=12), Share(0, world, before)
+    with pytest.raises(EnvironmentFault, match=f"accumulate={after},"):
+        halved(job, share, torch.OutOfMemoryError())
+    check_sizes(job, Share(0, world, after))
 
 
 def test_R12_a_weight_that_is_not_finite_is_not_saved(tmp_path):

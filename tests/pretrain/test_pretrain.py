@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import signal
 
 import pytest
@@ -11,12 +12,13 @@ from PIL import Image
 
 from backbones.source import open_source
 from mae_bench.core import metrics
-from mae_bench.core.errors import ConfigError
+from mae_bench.core.errors import ConfigError, EnvironmentFault
 from mae_bench.core.run import Run
 from mae_bench.objectives._images import load_images
 from mae_bench.pretrain import pretrain
 from tasks.handle import open_data
 from tests.core.killing import in_child
+from tests.core.trainings import injected
 from tests.pretrain.noisy import write_noisy
 
 pytestmark = pytest.mark.slow
@@ -101,6 +103,29 @@ def test_other_settings_are_refused_and_nothing_is_touched(whole, data, objectiv
 def test_other_seed_is_refused(whole, data):
     with pytest.raises(ConfigError, match="seed is 3 there, 4 here"):
         go("mae", data, whole, seed=4)
+
+
+def test_a_start_that_saved_nothing_is_given_up_for_new_settings(data, tmp_path, monkeypatch):
+    """What the message about memory advises can be followed where it was said."""
+    out, odd = tmp_path / "out", {"batch_size": "9"}
+    injected(monkeypatch, "engine.step:oom:1")
+    with pytest.raises(EnvironmentFault, match="no memory for 9 samples at once; set accumulate=3, and another -o"):
+        go("mae", data, out, odd)
+    monkeypatch.undo()
+    fresh = go("mae", data, tmp_path / "fresh", {**odd, "accumulate": "3"})
+    assert go("mae", data, out, {**odd, "accumulate": "3"}).read_bytes() == fresh.read_bytes()
+    assert yaml.safe_load((out / "config.yaml").read_text())["settings"]["accumulate"] == 3
+    assert metrics.read(out, "loss") == metrics.read(tmp_path / "fresh", "loss")
+
+
+def test_a_saved_state_or_weights_are_not_given_up(data, tmp_path, whole):
+    status = in_child(lambda: go("mae", data, tmp_path / "cut"), "engine.step:kill:3")
+    assert status == -signal.SIGKILL
+    with pytest.raises(ConfigError, match="accumulate is 1 there, 2 here; choose another -o"):
+        go("mae", data, tmp_path / "cut", {"accumulate": "2"})
+    shutil.copytree(whole, tmp_path / "bare", ignore=shutil.ignore_patterns("ckpt"))
+    with pytest.raises(ConfigError, match="accumulate is 1 there, 2 here; choose another -o"):
+        go("mae", data, tmp_path / "bare", {"accumulate": "2"})
 
 
 def test_cache_is_no_other_training(whole, data):

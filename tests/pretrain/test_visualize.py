@@ -26,8 +26,9 @@ def images(tmp_path_factory):
     return root
 
 
-def test_a_run_is_drawn_as_it_drew_itself(images, tmp_path):
-    small = {"epochs": "1", "warmup_epochs": "0", "batch_size": "4", "image_size": "32"}
+@pytest.mark.parametrize("changes", [{}, {"epochs": "3", "batch_size": "2", "average_decay": "0.9"}], ids=["last", "average"])
+def test_a_run_is_drawn_as_it_drew_itself(images, tmp_path, changes):
+    small = {"epochs": "1", "warmup_epochs": "0", "batch_size": "4", "image_size": "32", **changes}
     pretrain("mae", "vit_demo_patch8", open_data(f"folder={images}"), small, Run(tmp_path / "run"), recipe="demo")
     drawn = draw_reconstructions(str(tmp_path / "run"), f"folder={images}", tmp_path / "again.png", count=8)
     assert drawn.read_bytes() == (tmp_path / "run" / "reconstructions.png").read_bytes()
