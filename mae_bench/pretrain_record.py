@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 import mae_bench
+from mae_bench.core import processes
 from mae_bench.core.errors import ConfigError
 from mae_bench.core.run import Run
 from mae_bench.core.training import Trained, Training
@@ -109,6 +110,8 @@ def record_of(trained: Trained, training: Training, facts: Mapping[str, Any], ru
         "device": run.device,
         "precision": run.precision,
         "threads": run.threads,
+        "processes": processes.world(),
+        "accumulate": trained.accumulate,  # more than was asked for where memory ran out
         "versions": _versions(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -45,12 +45,19 @@ def whole(data, tmp_path_factory):
     return out
 
 
+def test_R10_micro_batches_that_memory_made_smaller_are_in_the_record(data, tmp_path, monkeypatch):
+    injected(monkeypatch, "engine.step:oom:2")
+    go("mae", data, tmp_path)
+    assert json.loads((tmp_path / "pretrain.json").read_text())["accumulate"] == 2
+
+
 def test_what_a_run_leaves(whole, data):
     record = json.loads((whole / "pretrain.json").read_text())
     assert record["sha256"] == hashlib.sha256((whole / "model.safetensors").read_bytes()).hexdigest()
     assert (record["steps"], record["images"], record["device"]) == (STEPS, STEPS * 8, "cpu")
     assert record["seconds"] > 0
     assert record["images_per_second"] == pytest.approx(STEPS * 8 / record["seconds"])
+    assert (record["processes"], record["accumulate"]) == (1, 1)
     config = yaml.safe_load((whole / "config.yaml").read_text())
     assert (config["objective"], config["recipe"], config["arch"], config["seed"]) == ("mae", "demo", "vit_demo_patch8", 3)
     assert config["settings"]["epochs"] == 2
