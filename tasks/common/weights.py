@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field, field_validator
 
@@ -11,6 +12,8 @@ from mae_bench.core import config as core
 class WeightsConfig(core.Config):
     """Settings with a file of weights: its content is a part of what they are."""
 
+    changing_nothing: ClassVar[tuple[str, ...]] = ()
+    """Names of settings that no number depends on, such as those of speed and memory."""
     weights: str | None = Field(default=None, min_length=1)
     """File with a whole network to begin from, its path absolute."""
 
@@ -23,12 +26,15 @@ class WeightsConfig(core.Config):
     def digest(self) -> str:
         """The same of the settings with the content of the file in place of its path: another file is another cell.
 
+        Settings that change no number are taken as they are by default: with others a record stands, and a training goes on.
+
         Raises:
             InputError: there is no such file.
         """
-        if self.weights is None:
-            return super().digest()
-        return core.Config.digest(self.model_copy(update={"weights": f"sha256:{content_of(self.weights)}"}))
+        values = {name: type(self).model_fields[name].get_default() for name in self.changing_nothing}
+        if self.weights is not None:
+            values["weights"] = f"sha256:{content_of(self.weights)}"
+        return core.Config.digest(self.model_copy(update=values))
 
 
 def begun_with(path: str) -> str:

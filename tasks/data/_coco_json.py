@@ -68,9 +68,14 @@ def _meminfo() -> int | None:
     return int(lines["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in lines else None
 
 
-def _control_group() -> int | None:
-    limit, used = (_text(Path(f"/sys/fs/cgroup/memory.{name}")).strip() for name in ("max", "current"))
-    return int(limit) - int(used) if limit.isdigit() and used.isdigit() else None
+def _control_group(folder: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """What is left of a container's limit; files that are only cached count as left, since the kernel gives them up."""
+    limit, used, told = (_text(folder / f"memory.{name}") for name in ("max", "current", "stat"))
+    if not (limit.strip().isdigit() and used.strip().isdigit()):
+        return None
+    stat = dict(line.split() for line in told.splitlines())
+    cached = sum(int(stat.get(name, 0)) for name in ("active_file", "inactive_file"))
+    return int(limit) - int(used) + cached
 
 
 def _text(path: Path) -> str:

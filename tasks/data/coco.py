@@ -184,15 +184,27 @@ def _entries(folder: Path) -> Iterable[Path]:
 
 def _check_sizes(json_path: Path, image_root: Path, images: list[dict[str, Any]]) -> None:
     """Compare a sample with the files; a damaged image is none of this check's business."""
-    wrong = [image["file_name"] for image in spread(images, SIZES_SAMPLED) if not _has_size(image_root, image)]
-    if wrong:
-        raise InputError(f"{json_path}: width or height differs from the file for {some(wrong)}; write the sizes of the files")
+    wrong = [image for image in spread(images, SIZES_SAMPLED) if _seen(image_root, image, exif=True) not in (None, _said(image))]
+    if not wrong:
+        return
+    names = some([image["file_name"] for image in wrong])
+    told = f"{json_path}: width or height differs from the file for {names}: {_said(wrong[0])} is said of the first"
+    stored, seen = (_seen(image_root, wrong[0], exif=exif) for exif in (False, True))
+    if stored == _said(wrong[0]):
+        raise InputError(
+            f"{told}, and its orientation tag turns it; annotate it as it is turned, or remove the tag from the file"
+        )
+    raise InputError(f"{told}, and it has {seen}; write the sizes of the files")
 
 
-def _has_size(image_root: Path, image: Mapping[str, Any]) -> bool:
-    """Whether the size is as said once the orientation tag is obeyed, which is what Detectron2 asks too."""
+def _said(image: Mapping[str, Any]) -> str:
+    return f"{image['width']}x{image['height']}"
+
+
+def _seen(image_root: Path, image: Mapping[str, Any], *, exif: bool) -> str | None:
+    """Width x height of the file, once its orientation tag is obeyed, which Detectron2 does too, or before; None if damaged."""
     try:
-        size, _ = read_size(image_root / image["file_name"], exif=True)
+        (width, height), _ = read_size(image_root / image["file_name"], exif=exif)
     except InputError:
-        return True
-    return size == (image["width"], image["height"])
+        return None
+    return f"{width}x{height}"

@@ -10,10 +10,12 @@ from mae_bench.core import processes
 from mae_bench.core.engine import Training, train
 from mae_bench.core.errors import ConfigError
 from mae_bench.core.files import write_text
+from mae_bench.core.parallel import join
 from mae_bench.core.samples import FILE, read_lines
+from tasks.common.readable import read_through
 from tasks.common.train import check_whole, seeded, training_key
 from tasks.edges.detection_ap import check_evaluator
-from tasks.edges.detection_data import TrainImages, class_weights, use_masks
+from tasks.edges.detection_data import Images, TrainImages, class_weights, use_masks
 from tasks.edges.detection_eval import measure
 from tasks.edges.detection_load import load_detector
 from tasks.edges.detection_model import Detector, build_detector, decay_exemption
@@ -44,7 +46,10 @@ def evaluate(source: "Source", data: "DataHandle", config: "Config", run: "Run")
     if config.weights is not None:
         key += f"-{load_detector(model, config.weights)}"
     if config.steps:
+        read_through(Images(val_split, []), run, "detection")
         train(training(model, train_split, config, masks=masks, key=key), run)
+    else:
+        join(run)
     return measure(model, val_split, config, run, masks=masks)
 
 

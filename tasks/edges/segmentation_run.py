@@ -14,8 +14,10 @@ from mae_bench.core.engine import Training, train
 from mae_bench.core.errors import ConfigError, InputError
 from mae_bench.core.files import write_with
 from mae_bench.core.optim import OptimConfig, no_decay_1d
+from mae_bench.core.parallel import join
 from mae_bench.core.run import Run
 from mae_bench.core.schedule import ScheduleConfig
+from tasks.common.readable import read_through
 from tasks.common.train import check_whole, seeded, training_key
 from tasks.edges import segmentation_eval as measure
 from tasks.edges import segmentation_picture as picture
@@ -53,10 +55,14 @@ def evaluate(source: Source, data: DataHandle, config: Config, run: Run) -> dict
     key = training_key(source, data, config, run)
     if config.weights is not None:
         key = hashlib.sha256(f"{key} {load_weights(model, Path(config.weights))}".encode()).hexdigest()[:16]
+    first, views = test_views(config, side)
     if config.steps:
+        read_through(TestViews(data.split("val"), first, [[{"type": "MaeBenchLoadLabels"}]]), run, "segmentation")
         samples = SegmentationData(data.split("train"), train_pipeline(config, side))
         train(training(model, samples, config, key=key), run)
-    return _measure(model, TestViews(data.split("val"), *test_views(config, side)), run)
+    else:
+        join(run)
+    return _measure(model, TestViews(data.split("val"), first, views), run)
 
 
 def _check_processes(config: Config, run: Run) -> None:

@@ -1,6 +1,6 @@
 """Settings of the detection task."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -50,7 +50,8 @@ class HeadConfig(core.Config):
     sigmoid: bool = False
     """Each class by itself instead of a softmax over all, as for LVIS."""
     federated_classes: int = Field(default=0, ge=0)
-    """Classes that the loss of a batch is taken of, drawn by how many images have them; 0 takes all. Needs `sigmoid`."""
+    """Classes that the loss of a micro-batch in a process is taken of: those it has, and others drawn by how many images have
+    them up to this number; 0 takes all. Needs `sigmoid`."""
     federated_power: float = Field(default=0.5, ge=0)
     """Exponent of the number of images in that draw."""
     score_threshold: float = Field(default=0.05, ge=0, le=1)
@@ -74,6 +75,7 @@ class Config(WeightsConfig):
     `weights` is a file with a whole detector in Detectron2's layout (`.pkl`, `.pth`), such as ViTDet's released ones.
     """
 
+    changing_nothing: ClassVar[tuple[str, ...]] = ("checkpointing", "eval_batch_size", "evaluator")
     image_size: int = Field(default=1024, ge=64, multiple_of=32)
     """Side in pixels of the square that images are resized into and padded to."""
     scale: tuple[float, float] = (0.1, 2.0)
@@ -107,7 +109,8 @@ class Config(WeightsConfig):
     """Batch that rate, steps and schedule are stated for; another `batch_size` scales the rate with it and the lengths against
     it, as Detectron2's REFERENCE_WORLD_SIZE does. None takes them as they are stated."""
     accumulate: int = Field(default=1, ge=1)
-    """Micro-batches of a step in each process; a matter of memory."""
+    """Micro-batches of a step in each process, for memory. Each has `batch_size` over processes and this number of images, in
+    ViTDet one; the mask loss is averaged over its masks, federated classes are drawn for it, and batch norms see it alone."""
     steps: int = Field(ge=0)
     """Optimizer steps; 0 measures the detector of `weights` as it is."""
     eval_batch_size: int = Field(default=1, ge=1)

@@ -14,13 +14,13 @@ EPOCH = 118_000 / 64
 """Steps of a pass over COCO at the published batch: 118,000 images as ViTDet counts them."""
 
 
-def _drops(*milestones: int) -> ScheduleConfig:
+def _drops(*milestones: int, warmup: int = 250) -> ScheduleConfig:
     """A schedule of ViTDet: configs/common/optim.py and mask_rcnn_vitdet_b_100ep.py."""
     return ScheduleConfig(
         kind="multistep",
         milestones=milestones,
         gamma=0.1,  # values 1.0, 0.1, 0.01
-        warmup_steps=250,  # warmup_length
+        warmup_steps=warmup,  # warmup_length
         warmup_start=0.001,  # warmup_factor
     )
 
@@ -52,7 +52,10 @@ def _coco(layer_decay: float, drop_path: float, **other: Any) -> Config:
 
 def _huge(drop_path: float = 0.5, **other: Any) -> Config:
     """mask_rcnn_vitdet_h_75ep.py: three quarters of the steps, and no exemption from weight decay."""
-    values = {"steps": 184_375 * 3 // 4, "schedule": _drops(163_889 * 3 // 4, 177_546 * 3 // 4), "decay_norms": True}
+    steps = 184_375 * 3 // 4
+    # warmup_length stays 250 / 184375, a share of the length: 187.5 of these steps, and a half one cannot be stated.
+    schedule = _drops(163_889 * 3 // 4, 177_546 * 3 // 4, warmup=188)
+    values = {"steps": steps, "schedule": schedule, "decay_norms": True}
     return _coco(0.9, drop_path, **values | other)
 
 

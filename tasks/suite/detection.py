@@ -16,6 +16,7 @@ from tasks.suite._detection_config import Config, HeadConfig
 from tasks.suite._detection_recipes import ABOUT, DEVIATIONS_OF, RECIPES
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from backbones.contract import BackboneSpec, DenseOptions
@@ -60,6 +61,8 @@ DEVIATIONS: tuple[str, ...] = (
 """Where all `paper` recipes differ from those they are named after; every record of them says so."""
 NORM_BATCH = 64
 """Images that synchronised batch norms see in arXiv 2111.11429: the whole batch."""
+VITDET_PATCH = 16
+"""Side in pixels of the patches of its ViTs; ViT-H/14 is resampled to it."""
 
 
 def dense_options(config: Config, spec: "BackboneSpec") -> "DenseOptions":
@@ -88,7 +91,8 @@ def deviations(recipe: str, config: Config, source: "Source", run: "Run") -> tup
     if recipe.startswith("paper"):
         size = recipe.rpartition("-")[2]
         found += other_size(source, recipe, like=f"paper-{size}" if size in ("large", "huge") else "paper")
-    if config.head.norm in ("BN", "SyncBN"):
+        found += _unlike_vitdet(config, source.spec, run.out)
+    if config.steps and config.head.norm in ("BN", "SyncBN"):
         apart = processes.world() if config.head.norm == "BN" or run.device == "cpu" else 1
         images = config.scaled().batch_size // config.accumulate // apart
         if images != NORM_BATCH:
@@ -100,6 +104,35 @@ def deviations(recipe: str, config: Config, source: "Source", run: "Run") -> tup
     if config.weights is not None:
         found.append(f"the detector began as {config.weights}, sha256 {begun_with(config.weights)}")
     return tuple(found)
+
+
+def _unlike_vitdet(config: Config, spec: "BackboneSpec", out: "Path") -> "Iterator[str]":
+    """What is otherwise than in ViTDet, where each of 64 processes has one image a step and the patches are of 16 pixels."""
+    from backbones import vitdet
+    from mae_bench.core import processes
+
+    images = config.scaled().batch_size // config.accumulate // processes.world()
+    if config.steps and images != 1:
+        if _learns_masks(config, out):
+            yield f"the mask loss is averaged over the masks of {images} images at once; of 1 in ViTDet"
+        if config.head.federated_classes:
+            yield f"federated classes are drawn for {images} images at once; for 1 in ViTDet"
+    patch = vitdet.fitting_patch(spec.patch_size)
+    if config.head.pyramid == "simple" and patch != VITDET_PATCH:
+        from backbones.adapters.to_detectron2 import pyramid_strides
+
+        strides, scales = pyramid_strides(patch), config.head.anchor_scales
+        sides = f"{min(scales) * strides[0]:g} to {max(scales) * strides[-1]:g}"
+        levels = f"strides {strides[0]} to {strides[-1]} and anchors of {sides} px"
+        yield f"patches of {patch} pixels give the pyramid {levels}; 4 to 64 and 32 to 512 px in ViTDet"
+
+
+def _learns_masks(config: Config, out: "Path") -> bool:
+    """Whether a cell that has been measured has masks, which the data may decide."""
+    if config.masks is not None:
+        return config.masks
+    path = out / PER_CLASS
+    return not path.exists() or metric_name("AP", "mask") in json.loads(path.read_text(encoding="utf-8"))
 
 
 def evaluate(source: "Source", data: "DataHandle", config: Config, run: "Run") -> dict[str, float]:

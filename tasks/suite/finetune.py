@@ -121,7 +121,8 @@ def tune(source: "Source", data: "DataHandle", config: Config, run: Run, kind: C
     """Train a classifier of some kind on images and measure it; what full and partial fine-tuning have in common."""
     from mae_bench.core.engine import train
     from tasks.common.features import View, measure
-    from tasks.common.images import split_of
+    from tasks.common.images import Labelled, split_of
+    from tasks.common.readable import read_through
     from tasks.common.sizes import check_pool, crop_ratio, input_size
     from tasks.common.train import check_whole, training_key
 
@@ -130,8 +131,10 @@ def tune(source: "Source", data: "DataHandle", config: Config, run: Run, kind: C
     size = input_size(source.spec, config.image_size)
     view = View(size, crop_ratio(size, config.crop_ratio), source.spec.interpolation)
     model = build(source, len(data.classes), config, run, size, kind)
+    val = split_of(data, "val")
+    read_through(Labelled(val, lambda image: None), run, "fine-tune")
     train(plan(model, data, config, run, view, training_key(source, data, config, run)), run)
-    return measure(model, model.logits, split_of(data, "val"), view, run)
+    return measure(model, model.logits, val, view, run)
 
 
 def build(

@@ -150,6 +150,7 @@ def _augmented(source: "Source", data: "DataHandle", config: Config, run: Run) -
     from tasks.common.classifiers import FrozenProbe
     from tasks.common.features import View, measure
     from tasks.common.images import Labelled, probe_transform, split_of, stack
+    from tasks.common.readable import read_through
     from tasks.common.sizes import check_pool, input_size
     from tasks.common.train import check_whole, seeded, training_key
 
@@ -159,8 +160,10 @@ def _augmented(source: "Source", data: "DataHandle", config: Config, run: Run) -
     size = input_size(backbone.spec, config.image_size)
     probe = seeded(lambda: FrozenProbe(backbone, config.pool, len(data.classes), run.device), run)
     crops = Labelled(split_of(data, "train"), probe_transform(size, config.crop_scale, config.flip, backbone.spec.interpolation))
+    val = split_of(data, "val")
+    read_through(Labelled(val, lambda image: None), run, "linear probe")
     _train(probe, crops, stack, config, run, training_key(source, data, config, run))
-    return measure(probe, probe.logits, split_of(data, "val"), View(size, config.crop_ratio, backbone.spec.interpolation), run)
+    return measure(probe, probe.logits, val, View(size, config.crop_ratio, backbone.spec.interpolation), run)
 
 
 def _train(

@@ -122,7 +122,8 @@ def test_D14_images_in_deeper_folders_are_found(coco, save_image):
 def test_D15_wrong_size_is_named(coco):
     coco.content["images"][0]["width"] = 41
     coco.content["annotations"][0]["segmentation"] = [[1, 1, 5, 1, 5, 5]]
-    with pytest.raises(InputError, match=r"width or height differs from the file for 5\.jpg"):
+    told = r"width or height differs from the file for 5\.jpg: 41x30 is said of the first, and it has 40x30; write the sizes"
+    with pytest.raises(InputError, match=told):
         layout.load(coco.write(), "train")
 
 
@@ -131,6 +132,15 @@ def test_D15_size_is_that_of_the_turned_photograph(coco):
     exif[0x0112] = 6
     Image.new("RGB", (30, 40)).save(coco.write() / "train2017/5.jpg", exif=exif)
     assert layout.load(coco.root, "train").image(1).size == (40, 30)
+
+
+def test_D15_a_size_from_before_the_photograph_is_turned_is_told_of_the_tag(coco):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 30)).save(coco.write() / "train2017/5.jpg", exif=exif)
+    told = r"for 5\.jpg: 40x30 is said of the first, and its orientation tag turns it; annotate it as it is turned, or remove"
+    with pytest.raises(InputError, match=told):
+        layout.load(coco.root, "train")
 
 
 @pytest.mark.parametrize("size", [{"width": 0}, {"width": ...}, {"height": "30"}, {"height": 30.5}])
@@ -175,6 +185,21 @@ def test_D20_a_file_that_does_not_fit_is_refused_before_it_is_read(coco, monkeyp
     monkeypatch.setattr(_coco_json, "free_memory", lambda: size * _coco_json.MEMORY_PER_BYTE - 1)
     with pytest.raises(EnvironmentFault, match=r"instances_train2017\.json has 0 MB and takes about 0 MB of memory"):
         layout.load(coco.root, "train")
+
+
+@pytest.mark.parametrize(
+    ("files", "free"),
+    [
+        ({"max": "1000\n", "current": "900\n", "stat": "anon 300\nactive_file 150\ninactive_file 250\nfile 500\n"}, 500),
+        ({"max": "1000\n", "current": "900\n"}, 100),
+        ({"max": "max\n", "current": "900\n", "stat": "active_file 150\n"}, None),
+        ({}, None),
+    ],
+)
+def test_D20_cached_files_of_a_container_count_as_free(tmp_path, files, free):
+    for name, content in files.items():
+        (tmp_path / f"memory.{name}").write_text(content)
+    assert _coco_json._control_group(tmp_path) == free
 
 
 def test_D20_reading_stays_within_the_stated_memory(coco):

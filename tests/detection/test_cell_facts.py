@@ -17,6 +17,11 @@ pytestmark = [
 ]
 
 
+def network(width: int = 768, depth: int = 12, patch: int = 16) -> Any:
+    """What is asked of a source."""
+    return SimpleNamespace(spec=SimpleNamespace(embed_dim=width, depth=depth, patch_size=patch))
+
+
 def test_weights_cut_over_processes_are_refused(source, make_coco, tmp_path):
     pytest.importorskip("detectron2")
     run = Run(tmp_path / "out", sharded=True)
@@ -34,8 +39,9 @@ def test_weights_cut_over_processes_are_refused(source, make_coco, tmp_path):
         ("fast", 192, 12, None),
     ],
 )
-def test_values_of_another_size_are_told(recipe, width, depth, said, tmp_path):
-    source: Any = SimpleNamespace(spec=SimpleNamespace(embed_dim=width, depth=depth))
+def test_values_of_another_size_are_told(recipe, width, depth, said, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "64")
+    source = network(width, depth)
     found = detection.deviations(recipe, detection.RECIPES[recipe], source, Run(tmp_path))
     assert (not found) if said is None else found[0].startswith(said)
 
@@ -46,10 +52,65 @@ def test_values_of_another_size_are_told(recipe, width, depth, said, tmp_path):
 )
 def test_smaller_batch_statistics_are_told(changes, device, world, images, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", world)
-    source: Any = SimpleNamespace(spec=SimpleNamespace(embed_dim=768, depth=12))
     config = detection.RECIPES["paper-mae"].override(changes)
-    found = detection.deviations("paper-mae", config, source, Run(tmp_path, device=device))
-    assert found == (() if images is None else (f"batch norms see {images} images at once; 64 in arXiv 2111.11429",))
+    found = detection.deviations("paper-mae", config, network(), Run(tmp_path, device=device))
+    said = [line for line in found if not line.startswith("the mask loss")]
+    assert said == ([] if images is None else [f"batch norms see {images} images at once; 64 in arXiv 2111.11429"])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes", "world", "images"),
+    [
+        ("paper", {}, "64", 1),
+        ("paper", {}, "1", 64),
+        ("paper-lvis", {}, "8", 8),
+        ("paper-lvis", {"accumulate": 8}, "8", 1),
+        ("paper-lvis-cascade", {"accumulate": 2, "masks": False}, "8", 4),
+        ("paper", {"reference_batch": 64, "batch_size": 16}, "8", 2),
+        ("fast", {}, "1", 1),
+    ],
+)
+def test_more_images_at_once_than_one_are_told(recipe, changes, world, images, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", world)
+    found = detection.deviations(recipe, detection.RECIPES[recipe].override(changes), network(), Run(tmp_path))
+    masks = f"the mask loss is averaged over the masks of {images} images at once; of 1 in ViTDet"
+    classes = f"federated classes are drawn for {images} images at once; for 1 in ViTDet"
+    said = [masks] * changes.get("masks", True) + [classes] * ("lvis" in recipe)
+    assert list(found) == (said if images > 1 else [])
+
+
+def test_nothing_is_said_of_losses_that_are_not_there(tmp_path):
+    (tmp_path / "x.pth").write_bytes(b"x")
+    measured = detection.RECIPES["paper"].override({"weights": str(tmp_path / "x.pth"), "steps": 0})
+    (line,) = detection.deviations("paper", measured, network(), Run(tmp_path))
+    assert line.startswith("the detector began as")
+    (tmp_path / "per_class.json").write_text('{"AP_box": {}}')  # data without masks
+    assert detection.deviations("paper", detection.RECIPES["paper"], network(), Run(tmp_path)) == ()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "patch", "changes", "said"),
+    [
+        ("paper", 8, {}, "patches of 8 pixels give the pyramid strides 4 to 32 and anchors of 32 to 256 px"),
+        ("paper", 32, {}, "patches of 32 pixels give the pyramid strides 8 to 128 and anchors of 64 to 1024 px"),
+        (
+            "paper",
+            7,
+            {"head.anchor_scales": [4, 6]},
+            "patches of 8 pixels give the pyramid strides 4 to 32 and anchors of 16 to 192",
+        ),
+        ("paper", 14, {}, None),
+        ("paper-mae", 8, {}, None),
+        ("fast", 8, {}, None),
+    ],
+)
+def test_other_strides_are_told(recipe, patch, changes, said, tmp_path, monkeypatch):
+    pytest.importorskip("detectron2")
+    monkeypatch.setenv("WORLD_SIZE", "64")
+    config = detection.RECIPES[recipe].override(changes)
+    found = detection.deviations(recipe, config, network(patch=patch), Run(tmp_path, device="cuda"))
+    assert [line.partition("; ")[0].removesuffix(" px") for line in found] == ([] if said is None else [said.removesuffix(" px")])
+    assert all(line.endswith("; 4 to 64 and 32 to 512 px in ViTDet") for line in found)
 
 
 def test_a_line_about_each_recipe():

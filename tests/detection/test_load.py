@@ -13,6 +13,7 @@ pytest.importorskip("detectron2")
 
 from mae_bench.core.errors import ConfigError, InputError
 from mae_bench.core.run import Run
+from tasks.edges import detection_run
 from tasks.edges.detection_data import eval_images
 from tasks.edges.detection_load import load_detector
 from tasks.edges.detection_model import build_detector
@@ -59,7 +60,9 @@ def test_file_predicts_what_detectron2_predicts_with_it(detector, backbone, sett
         torch.testing.assert_close(a.scores, b.scores, rtol=1e-4, atol=1e-5)
 
 
-def test_task_measures_a_file_without_training(backbone, settings, make_coco, tmp_path):
+def test_task_measures_a_file_without_training(backbone, settings, make_coco, tmp_path, monkeypatch):
+    joined = []
+    monkeypatch.setattr(detection_run, "join", joined.append)
     path = native.write(native.build(native.vitdet()), tmp_path / "model.pkl")
     source, data = source_of(backbone, **native.FACTS), open_data(f"coco={make_coco()}")
     whole = settings.override({**VITDET, "weights": str(path), "steps": 0})
@@ -67,7 +70,10 @@ def test_task_measures_a_file_without_training(backbone, settings, make_coco, tm
     # Whatever the seed of the heads: all their weights are the file's.
     assert detection.evaluate(source, data, whole, Run(out=tmp_path / "b", seed=5)) == first
     assert not (tmp_path / "a" / "metrics.jsonl").exists() and json.loads((tmp_path / "a" / "predictions.json").read_text())
+    # Several processes share the images, and no training has brought them together.
+    assert [run.out.name for run in joined] == ["a", "b"]
     trained = detection.evaluate(source, data, whole.override({"steps": 2}), Run(out=tmp_path / "c"))
+    assert len(joined) == 2
     assert (tmp_path / "c" / "metrics.jsonl").exists() and set(trained) == set(first)
 
 
