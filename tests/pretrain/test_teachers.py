@@ -138,7 +138,7 @@ def test_batch_norms_of_heads_are_synchronised_between_gpus(monkeypatch):
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     for backend, kind in (("nccl", nn.SyncBatchNorm), ("gloo", nn.BatchNorm1d)):
         monkeypatch.setattr(torch.distributed, "get_backend", lambda backend=backend: backend)
-        head = synchronised(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)))
+        head: Any = synchronised(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)))
         assert type(head[1]) is kind
 
 
