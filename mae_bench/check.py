@@ -30,7 +30,8 @@ def check_data(text: str, console: Console) -> int:
     splits = {"train": data.split("train"), "val": data.split("val")}
     for name, split in splits.items():
         _say(console, f"{name}: {counted(len(split), 'image')}, {counted(len(split.classes), 'class', 'classes')}")
-        for kind, count in Counter(entry["kind"] for entry in getattr(split, "skipped", ())).items():
+        left_out = split.masked().skipped if getattr(split, "has_masks", False) else getattr(split, "skipped", ())
+        for kind, count in Counter(entry["kind"] for entry in left_out).items():
             _say(console, f"{name}: {count} annotations are left out: {kind}")
         if clipped := getattr(split, "clipped", ()):
             _say(console, f"{name}: {len(clipped)} boxes that stick out are cut to their image")

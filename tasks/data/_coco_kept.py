@@ -19,7 +19,7 @@ from tasks.data._index import Arrays, kept, user_cache
 
 SMALLEST = 2**23
 """Bytes of a file that is worth keeping; smaller ones are read in about a second."""
-VERSION = 1
+VERSION = 2
 """Raised when the same file comes to give something else."""
 NO_MASK, RUNS = 0, -1
 """In place of a number of polygons."""

@@ -27,8 +27,8 @@ class Cleaned:
 def clean(images: Iterable[Mapping[str, Any]], annotations: Iterable[Mapping[str, Any]]) -> Cleaned:
     """Keep what can be trained on and measured, in pycocotools' terms.
 
-    Objects without a mask are left out where most objects have one, and masks are left out where most have none: Detectron2
-    takes the one kind or the other. Crowd regions have no say in it.
+    Masks are left out where most objects have none: Detectron2 takes objects with masks or objects without. Crowd regions have no
+    say in it.
     """
     sizes = {image["id"]: (image["width"], image["height"]) for image in images}
     result = Cleaned({number: [] for number in sizes})
@@ -41,9 +41,6 @@ def clean(images: Iterable[Mapping[str, Any]], annotations: Iterable[Mapping[str
             kept.append(tidy)
     votes = ["segmentation" in item for item in kept if not item["iscrowd"]]
     result.has_masks = sum(votes) * 2 > len(votes)
-    if result.has_masks:
-        result.skipped += [{"id": item["id"], "kind": "no mask"} for item in kept if "segmentation" not in item]
-        kept = [item for item in kept if "segmentation" in item]
     for item in kept:
         if not result.has_masks:
             item.pop("segmentation", None)

@@ -6,7 +6,7 @@ format works: polygons or run-length masks or boxes alone, crowd regions, images
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -42,7 +42,8 @@ class CocoSplit:
     """By ascending id, each with `id`, `file_name`, `width`, `height` and whatever else the file has."""
     annotations: dict[int, list[dict[str, Any]]]
     """By image id, with an empty list for images without objects. Keys: `id, image_id, category_id` (the original one), `bbox`
-    (x, y, width, height in pixels), `area, iscrowd`, and `segmentation` when `has_masks`."""
+    (x, y, width, height in pixels), `area, iscrowd`, and `segmentation` when `has_masks` (`masked`: of
+    every one)."""
     categories: list[dict[str, Any]]
     """By ascending id."""
     has_masks: bool
@@ -67,6 +68,12 @@ class CocoSplit:
     def category_ids(self) -> tuple[int, ...]:
         """The file's own category id of each label."""
         return tuple(category["id"] for category in self.categories)
+
+    def masked(self) -> "CocoSplit":
+        """The split with the objects alone that have a mask; the others are among `skipped`."""
+        kept = {image: [item for item in items if "segmentation" in item] for image, items in self.annotations.items()}
+        bare = [item["id"] for items in self.annotations.values() for item in items if "segmentation" not in item]
+        return replace(self, annotations=kept, skipped=self.skipped + [{"id": number, "kind": "no mask"} for number in bare])
 
     def path(self, index: int) -> Path:
         """File of one image."""

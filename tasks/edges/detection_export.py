@@ -99,7 +99,7 @@ def export_native(
     if handle is not None:
         splits: dict[str, CocoSplit] = {which: handle.split(which) for which in ("train", "val")}
         num_classes, masks = len(splits["train"].classes), use_masks(config, *splits.values())
-        kind = mask_format(splits["train"]) if masks else kind
+        kind = mask_format(splits["train"].masked()) if masks else kind
         data = f"{LVIS if splits['train'].federated else 'mae_bench'}_{handle.name}"
         registration = _registration(splits, data, writer)
     parts = {

@@ -37,8 +37,10 @@ def evaluate(source: "Source", data: "DataHandle", config: "Config", run: "Run")
     config = _local(config.scaled(), run)
     train_split, val_split = cast("CocoSplit", data.split("train")), cast("CocoSplit", data.split("val"))
     check_evaluator(val_split, fast=config.evaluator == "fast")
-    note_skipped(run, train=train_split, val=val_split)
     masks = use_masks(config, train_split, val_split)
+    if masks:
+        train_split, val_split = train_split.masked(), val_split.masked()
+    note_skipped(run, train=train_split, val=val_split)
     if not masks:
         log.info("detection without masks: figures of masks are left out")
     model = build(source, train_split, config, run, masks=masks)

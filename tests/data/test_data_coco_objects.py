@@ -107,10 +107,13 @@ def test_boxes_only(coco, empty):
     assert split.annotations[5][0]["area"] == 120
 
 
-def test_few_objects_without_mask_are_left_out(coco):
+def test_few_objects_without_mask_are_left_out_where_masks_are_wanted(coco):
     coco.content["annotations"].append(coco.object(3, segmentation=[]))
     split = layout.load(coco.write(), "train")
-    assert split.has_masks and split.skipped == [{"id": 3, "kind": "no mask"}]
+    assert split.has_masks and not split.skipped and [item["id"] for item in split.annotations[5]] == [1, 3]
+    assert split.masked().skipped == [{"id": 3, "kind": "no mask"}]
+    assert [item["id"] for item in split.masked().annotations[5]] == [1]
+    assert split.masked().masked().skipped == split.masked().skipped
 
 
 def test_few_masks_among_boxes_are_ignored(coco):
