@@ -48,21 +48,21 @@ def attend(qkv: Tensor, row: Tensor, column: Tensor, grid: Size, covered: Size |
 
 
 class _Chunk(NamedTuple):
-    """Queries whose scores are held together: of some windows of some maps, one head, some rows and columns of the windows."""
+    """Queries whose scores are held together: of some windows of some maps, some heads, some rows and columns of the windows."""
 
     windows: tuple[slice, slice, slice]
     """Maps, rows of windows, columns of windows."""
-    head: int
+    heads: slice
     rows: slice
     columns: slice
 
     def of(self, part: Tensor) -> Tensor:
-        """What (maps, rows, columns, h, w, A, D) has for the queries, (maps, rows, columns, y, x, D), as a view."""
-        return part[(*self.windows, self.rows, self.columns, self.head)]
+        """What (maps, rows, columns, h, w, A, D) has for the queries, (maps, rows, columns, A, y, x, D), as a view."""
+        return part[(*self.windows, self.rows, self.columns, self.heads)].movedim(5, 3)
 
     def whole(self, part: Tensor) -> Tensor:
-        """What it has for all tokens of the windows, (maps, rows, columns, h, w, D), as a view."""
-        return part[(*self.windows, slice(None), slice(None), self.head)]
+        """What it has for all tokens of the windows, (maps, rows, columns, A, h, w, D), as a view."""
+        return part[(*self.windows, slice(None), slice(None), self.heads)].movedim(5, 3)
 
 
 def _spans(covered: int, side: int) -> list[tuple[slice, int]]:
@@ -80,17 +80,20 @@ def _chunks(qkv: Tensor, covered: Size) -> Iterator[_Chunk]:
     """Chunks of (maps, rows, columns, h, w, 3, A, D) that hold all queries inside the maps."""
     maps, _, _, h, w, _, heads, _ = qkv.shape
     kinds = list(product(_spans(covered[0], h), _spans(covered[1], w)))
-    for head, ((down, height), (across, width)) in product(range(heads), kinds):
+    for (down, height), (across, width) in kinds:
         # Rows of queries, over the windows side by side, whose scores may be held.
         room = max(1, SCORES // ((across.stop - across.start) * width * h * w))
-        some = _cut(slice(0, maps), max(1, room // (height * (down.stop - down.start))))
-        for batch, high, rows in product(some, _cut(down, max(1, room // height)), _cut(slice(0, height), min(room, height))):
-            yield _Chunk((batch, high, across), head, rows, slice(0, width))
+        # How many heads of a map have their scores in that room.
+        whole = room // (height * (down.stop - down.start))
+        some = product(_cut(slice(0, heads), min(max(1, whole), heads)), _cut(slice(0, maps), max(1, whole // heads)))
+        parts = product(some, _cut(down, max(1, room // height)), _cut(slice(0, height), min(room, height)))
+        for (group, batch), high, rows in parts:
+            yield _Chunk((batch, high, across), group, rows, slice(0, width))
 
 
 def _flat(part: Tensor) -> Tensor:
-    """(maps, rows, columns, y, x, D) as (b, n, D)."""
-    return part.flatten(3, 4).flatten(0, 2)
+    """(maps, rows, columns, A, y, x, D) as (b, n, D)."""
+    return part.flatten(4, 5).flatten(0, 3)
 
 
 def _parts(qkv: Tensor, chunk: _Chunk) -> tuple[Tensor, Tensor, Tensor]:
