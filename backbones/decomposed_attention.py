@@ -3,8 +3,8 @@
 The way of Detectron2 keeps the scores of all heads for the backward, and copies them to add each bias. Here the backward computes
 them again, so that what is kept is q, k and v as the projection gives them, and the result.
 
-Letters in shape comments: B images or windows, b of them, A heads, D width of a head, h w grid, y rows and x columns of it,
-N = h*w, n = y*x.
+Letters in shape comments: B images or windows, A heads, b pairs of a window and a head, D width of a head, h w grid, y rows and x
+columns of it, N = h*w, n = y*x.
 """
 
 from collections.abc import Iterator
