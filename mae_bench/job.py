@@ -26,6 +26,10 @@ from results.store import STATUS
 PARENT = "MAE_BENCH_PARENT"
 """Environment variable with the process id of the program that started this one as a job."""
 
+SECONDS_FOR_MAIN = 5.0
+"""Before another process than the main one ends with an error: torchrun stops all at the first that ends, and the main one, which
+tells how the job ended, mostly meets the same error."""
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -77,6 +81,8 @@ def work_in(folder: Path, work: Callable[[], None], *, debug: bool = False) -> i
         with locked(folder) if processes.is_main() else nullcontext(), stop_at_once():
             _leave(folder, "running", "", 0)
             state, code, message = _outcome(work, debug)
+            if code and state != "stopped" and not processes.is_main():
+                time.sleep(SECONDS_FOR_MAIN)
             _leave(folder, state, message, code)
     except Busy:
         code, message = BUSY, f"another process works in {folder}"

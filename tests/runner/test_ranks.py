@@ -11,6 +11,8 @@ import pytest
 
 from mae_bench import ranks
 from mae_bench.cell import main
+from mae_bench.core.errors import InputError, Stopped
+from mae_bench.job import work_in
 from mae_bench.jobs import LOG, Job
 from mae_bench.launch import run_jobs
 from mae_bench.processes import start_here, torchrun
@@ -43,6 +45,19 @@ def test_of_several_processes_of_a_cell_the_main_one_alone_writes(tmp_path, imag
     assert main([str(one.folder)]) == 0
     record = record_of(one)
     assert record is not None and read_record(one.folder / "record.json", pytest.fail) == record
+
+
+@pytest.mark.parametrize(("rank", "error", "waits"), [("1", InputError, [5.0]), ("0", InputError, []), ("1", Stopped, [])])
+def test_with_an_error_the_main_process_ends_first(tmp_path, monkeypatch, rank, error, waits):
+    slept: list[float] = []
+    monkeypatch.setattr("mae_bench.job.time.sleep", slept.append)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", rank)
+
+    def work():
+        raise error("broken")
+
+    assert work_in(tmp_path, work) == error.exit_code and slept == waits
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ def test_normalisation_is_the_backbones(settings):
 
 
 def test_only_losses_are_given(settings, make_ade):
+    torch.manual_seed(0)
     segmenter = model.build_segmenter(tiny_backbone(), settings, 3)
     batch = a_batch(settings, make_ade())
     losses = segmenter(batch)
