@@ -18,7 +18,7 @@ from mae_bench.listing import OBJECTIVES
 from mae_bench.options import Options
 from mae_bench.runner import blocked_failures, conclude, describe, say
 from results.store import Order, write_order
-from tasks.common.deviations import SIZES
+from tasks.common.deviations import recipe_of
 
 if TYPE_CHECKING:
     from backbones.contract import BackboneSpec
@@ -101,7 +101,7 @@ def with_recipes(request: Request, spec: "BackboneSpec") -> list[str]:
     Raises:
         ConfigError: an unknown task.
     """
-    of_size = next((name for name, size in SIZES.items() if size == (spec.embed_dim, spec.depth)), DEFAULT_RECIPE)
+    of_size = recipe_of(spec) or DEFAULT_RECIPE
     found = []
     for word in request.tasks:
         task, _, recipe = word.partition(":")

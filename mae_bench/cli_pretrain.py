@@ -109,7 +109,7 @@ def ablate(
     request = Request(
         name=name,
         arch=arch,
-        data={"+".join((handle.name, *handle.options)): handle.root},
+        data={handle.name_with_options: handle.root},
         out=out,
         recipe=recipe,
         tasks=[word.strip() for word in task.split(",") if word.strip()],

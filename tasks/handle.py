@@ -31,7 +31,12 @@ class DataHandle:
     @property
     def text(self) -> str:
         """`DATASET=PATH` that opens it again from anywhere."""
-        return f"{'+'.join((self.name, *self.options))}={self.root.resolve()}"
+        return f"{self.name_with_options}={self.root.resolve()}"
+
+    @property
+    def name_with_options(self) -> str:
+        """What stands before the `=` of `text`."""
+        return "+".join((self.name, *self.options))
 
     def split(self, which: Which) -> Any:
         """Read and validate one split; later calls give the same object.

@@ -11,10 +11,10 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from mae_bench.core.errors import EnvironmentFault
-from mae_bench.core.samples import TRIES, Collate, Failure, Made, Skipped, attempt, spared, unpack
+from mae_bench.core.samples import TRIES, Failure, Made, Skipped, attempt, loaded_by, unpack
 from mae_bench.core.seeding import derive, generator, seed_host
 
 Key = tuple[int, int]
@@ -151,16 +151,8 @@ def loader(
     Raises:
         MaeBenchError: a sample cannot be made; raised in this process as it is, whatever the number of workers.
     """
-    made = DataLoader(
-        Draws(data, seed, replace=skipped is not None and skipped.limit > 0),
-        batch_sampler=batches,  # type: ignore[arg-type]  # any iterable of key lists
-        collate_fn=Collate(collate),
-        num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
-        multiprocessing_context="fork" if workers else None,
-        worker_init_fn=spared,
-    )
-    return unpack(made, skipped)
+    draws = Draws(data, seed, replace=skipped is not None and skipped.limit > 0)
+    return unpack(loaded_by(draws, collate, workers, batch_sampler=batches), skipped)
 
 
 def to_device(batch: Any, device: torch.device) -> Any:

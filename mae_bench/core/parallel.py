@@ -112,13 +112,14 @@ class Parallel:
         Those are its own, or one that names another process: a model that gives up in the middle of its losses has other terms.
         """
         values = torch.stack([value.float() for value in terms.values()])
-        if self.world > 1:
-            own = dict(zip(terms, values.tolist(), strict=True))
-            broken = not all(math.isfinite(value) for name, value in own.items() if not name.startswith(LOGGED))
-            if any(self.any_of(broken)):
-                return own if broken else {"loss_of_another_process": math.nan}
-            values = cast(Tensor, self.accelerator.reduce(values, reduction="mean"))
-        return dict(zip(terms, values.tolist(), strict=True))
+        own = dict(zip(terms, values.tolist(), strict=True))
+        if self.world == 1:
+            return own
+        broken = not all(math.isfinite(value) for name, value in own.items() if not name.startswith(LOGGED))
+        if any(self.any_of(broken)):
+            return own if broken else {"loss_of_another_process": math.nan}
+        means = cast(Tensor, self.accelerator.reduce(values, reduction="mean"))
+        return dict(zip(terms, means.tolist(), strict=True))
 
     def check_weights(self) -> None:
         """See that no weight has become one that is not finite.

@@ -155,20 +155,24 @@ def in_order(
     Raises:
         MaeBenchError: a sample cannot be made; raised in this process as it is, whatever the number of workers.
     """
-    loader = DataLoader(
-        Carrying(data),
-        batch_size=batch_size,
-        sampler=range(len(data)),
+    loader = loaded_by(Carrying(data), collate, workers, batch_size=batch_size, sampler=range(len(data)))
+    return unpack(loader, skipped, shorten=True)
+
+
+def loaded_by(data: Dataset[Made], collate: Callable[[list[Any]], Any], workers: int, **order: Any) -> DataLoader[Any]:
+    """Make torch's loader with the data workers that all loading has; `order` says which samples make a batch."""
+    return DataLoader(
+        data,
         collate_fn=Collate(collate),
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         multiprocessing_context="fork" if workers else None,
-        worker_init_fn=spared,
+        worker_init_fn=_spared,
+        **order,
     )
-    return unpack(loader, skipped, shorten=True)
 
 
-def spared(number: int) -> None:
+def _spared(number: int) -> None:
     """Let a data worker live on after a first SIGTERM.
 
     A cluster, a service manager or `kill -- -GROUP` sends it to all processes of a job, and the one that trains has a state to

@@ -42,8 +42,8 @@ class CocoSplit:
     """By ascending id, each with `id`, `file_name`, `width`, `height` and whatever else the file has."""
     annotations: dict[int, list[dict[str, Any]]]
     """By image id, with an empty list for images without objects. Keys: `id, image_id, category_id` (the original one), `bbox`
-    (x, y, width, height in pixels), `area, iscrowd`, and `segmentation` when `has_masks` (`masked`: of
-    every one)."""
+    (x, y, width, height in pixels), `area, iscrowd`, and `segmentation` when `has_masks`, of those
+    that have one."""
     categories: list[dict[str, Any]]
     """By ascending id."""
     has_masks: bool
