@@ -1,10 +1,27 @@
 """What tests of several folders stand on."""
 
+import random
 import signal
+import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+
+
+def _seed(name: str) -> None:
+    """Random numbers that the name tells: not the tests before, nor which of the processes runs which of them."""
+    number = zlib.crc32(name.encode())
+    random.seed(number)
+    np.random.seed(number)
+    torch.default_generator.manual_seed(number)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[object]) -> None:
+    """Fixtures of any scope have their own random numbers."""
+    _seed(fixturedef.argname)
 
 
 @pytest.fixture(autouse=True)
@@ -15,7 +32,8 @@ def _one_thread():
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Run a test that is marked `apart` in a forked process."""
+    """Seed each test, and run one that is marked `apart` in a forked process."""
+    _seed(pyfuncitem.nodeid)
     if pyfuncitem.get_closest_marker("apart") is None:
         return None
     from tests.core.apart import apart  # loads accelerate, which most tests do without

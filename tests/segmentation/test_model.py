@@ -21,11 +21,9 @@ def test_normalisation_is_the_backbones(settings):
     torch.testing.assert_close(image[:, 0, 0], torch.tensor([(1 - 0.485) / 0.229, -0.456 / 0.224, -0.406 / 0.225]))
 
 
-def test_only_losses_are_given(settings, make_ade):
-    torch.manual_seed(0)
+def test_only_losses_are_given(settings):
     segmenter = model.build_segmenter(tiny_backbone(), settings, 3)
-    batch = a_batch(settings, make_ade())
-    losses = segmenter(batch)
+    losses = segmenter(labelled(torch.randint(0, 3, (2, 32, 32))))
     assert set(losses) == {"decode.loss_ce", "aux.loss_ce"}
     assert all(value.ndim == 0 and value.requires_grad for value in losses.values())
     # New heads know nothing: each loss is near that of guessing, the auxiliary one weighted.
