@@ -9,15 +9,13 @@ from mae_bench.claim import BUSY, Busy
 from mae_bench.core.errors import MaeBenchError, Stopped
 from mae_bench.core.files import write_json
 from mae_bench.core.signals import ASKING
-from mae_bench.job import one_line
+from mae_bench.job import ENDED_BADLY, one_line
 from mae_bench.jobs import LOG, Job, Outcome
 from mae_bench.locks import locked
 from results.store import STATUS, read_object
 
 STOPS = (Stopped.exit_code, BUSY, *(-number for number in ASKING))
 """Exit codes of jobs that were asked to stop."""
-ENDED_BADLY = ("failed", "diverged")
-"""States that a job leaves itself when it fails."""
 
 
 def ended(job: Job, code: int, seconds: float) -> Outcome:

@@ -21,14 +21,17 @@ from mae_bench.core.progress import Bar, FileReporter, Reporter, Silent
 from mae_bench.core.signals import ASKING
 from mae_bench.lines import Lines
 from mae_bench.locks import locked
-from results.store import STATUS
+from results.store import STATUS, read_object
 
 PARENT = "MAE_BENCH_PARENT"
 """Environment variable with the process id of the program that started this one as a job."""
 
 SECONDS_FOR_MAIN = 5.0
-"""Before another process than the main one ends with an error: torchrun stops all at the first that ends, and the main one, which
-tells how the job ended, mostly meets the same error."""
+"""Before another process than the main one tells an error and ends: torchrun stops all at the first that ends, and the main one
+mostly meets the same error."""
+
+ENDED_BADLY = ("failed", "diverged")
+"""States that a job leaves itself when it fails."""
 
 _PR_SET_PDEATHSIG = 1
 
@@ -66,7 +69,8 @@ def end_with_parent() -> None:
 def work_in(folder: Path, work: Callable[[], None], *, debug: bool = False) -> int:
     """Do the work of a job in its folder and leave how it ended in `status.json`.
 
-    Of several processes of one training only the main one locks the folder and writes there.
+    Of several processes of one training only the main one locks the folder and writes there, but for an error that another meets
+    alone.
 
     Args:
         folder: the job's folder; locked while the work is done.
@@ -79,11 +83,12 @@ def work_in(folder: Path, work: Callable[[], None], *, debug: bool = False) -> i
     try:
         end_with_parent()
         with locked(folder) if processes.is_main() else nullcontext(), stop_at_once():
-            _leave(folder, "running", "", 0)
+            if processes.is_main():
+                _leave(folder, "running", "", 0)
             state, code, message = _outcome(work, debug)
-            if code and state != "stopped" and not processes.is_main():
-                time.sleep(SECONDS_FOR_MAIN)
-            _leave(folder, state, message, code)
+            code = (
+                _end_as_main(folder, state, message, code) if processes.is_main() else _end_as_other(folder, state, message, code)
+            )
     except Busy:
         code, message = BUSY, f"another process works in {folder}"
     except MaeBenchError as error:
@@ -160,7 +165,25 @@ def stop_at_once() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _end_as_main(folder: Path, state: str, message: str, code: int) -> int:
+    """Leave how the work ended, unless another process has told an error: what is met after that is its consequence."""
+    told = read_object(folder / STATUS)
+    if code and told.get("state") in ENDED_BADLY and told.get("pid") != os.getpid():
+        return int(told.get("exit_code") or 1)
+    _leave(folder, state, message, code)
+    return code
+
+
+def _end_as_other(folder: Path, state: str, message: str, code: int) -> int:
+    """Let the main process tell an error first, and tell it where that one is still at work."""
+    if code and state != "stopped":
+        time.sleep(SECONDS_FOR_MAIN)
+        told = read_object(folder / STATUS)
+        if (told.get("state"), told.get("parent")) == ("running", os.getppid()):
+            _leave(folder, state, f"process {processes.rank()} of {processes.world()}: {message}", code)
+    return code
+
+
 def _leave(folder: Path, state: str, message: str, code: int) -> None:
-    if not processes.is_main():
-        return
-    write_json(folder / STATUS, {"state": state, "message": message, "exit_code": code, "pid": os.getpid(), "time": time.time()})
+    own = {"pid": os.getpid(), "parent": os.getppid(), "time": time.time()}
+    write_json(folder / STATUS, {"state": state, "message": message, "exit_code": code, **own})

@@ -19,6 +19,8 @@ def work(folder: Path, kind: str) -> None:
         file.write(f"{os.getpid()}\n")
     if kind == "fail":
         raise InputError("the checkpoint is broken; fetch it again")
+    if kind == "fail-alone" and os.environ["RANK"] == "1":
+        raise InputError("image 3 is broken; fetch it again")
     if kind == "crash":
         raise RuntimeError("a fault\nof two lines")
     if kind == "killed":
@@ -30,7 +32,7 @@ def work(folder: Path, kind: str) -> None:
     if kind == "stubborn":
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
-    if kind in ("sleep", "stubborn"):
+    if kind in ("sleep", "stubborn", "fail-alone"):
         (folder / "ready").touch()
         for _ in range(600):
             reporter.advance()

@@ -70,6 +70,49 @@ def test_a_cell_of_two_processes_ends_as_its_main_one_does(tmp_path):
 
 
 @pytest.mark.slow
+def test_an_error_that_another_process_than_the_main_one_meets_alone_is_told(tmp_path):
+    (outcome,) = run_jobs([job(tmp_path / "a", "fail-alone")], SLOT, quiet())
+    message = "process 1 of 2: image 3 is broken; fetch it again"
+    assert (outcome.state, outcome.message) == ("failed", message)
+    status = json.loads((tmp_path / "a" / "status.json").read_text())
+    assert (status["state"], status["message"], status["exit_code"]) == ("failed", message, 3)
+
+
+def ends(folder, monkeypatch, rank, error):
+    """Exit code of one of two processes and the status it leaves."""
+    monkeypatch.setattr("mae_bench.job.time.sleep", lambda seconds: None)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", rank)
+
+    def work():
+        if rank == "0":  # while it works, the other one does
+            (folder / "begun.json").write_text((folder / "status.json").read_text())
+            (folder / "status.json").write_text((folder / "other.json").read_text())
+        raise error
+
+    code = work_in(folder, work)
+    return code, json.loads((folder / "status.json").read_text())
+
+
+def test_what_the_main_process_meets_after_anothers_error_is_not_told(tmp_path, monkeypatch):
+    told = {"state": "failed", "message": "process 1 of 2: broken", "exit_code": 4, "pid": 0}
+    (tmp_path / "other.json").write_text(json.dumps(told))
+    assert ends(tmp_path, monkeypatch, "0", RuntimeError("Connection closed by peer")) == (4, told)
+    assert ends(tmp_path, monkeypatch, "0", Stopped("stopped by SIGTERM")) == (4, told)
+
+
+def test_another_process_tells_its_error_only_while_its_own_main_one_works(tmp_path, monkeypatch):
+    (tmp_path / "other.json").write_text("{}")
+    ends(tmp_path, monkeypatch, "0", InputError("this one"))
+    assert ends(tmp_path, monkeypatch, "1", InputError("other"))[1]["message"] == "this one"
+    begun = json.loads((tmp_path / "begun.json").read_text())
+    (tmp_path / "status.json").write_text(json.dumps(begun | {"parent": 0}))
+    assert ends(tmp_path, monkeypatch, "1", InputError("other"))[1]["state"] == "running"
+    (tmp_path / "status.json").write_text(json.dumps(begun))
+    assert ends(tmp_path, monkeypatch, "1", InputError("other"))[1]["message"] == "process 1 of 2: other"
+
+
+@pytest.mark.slow
 def test_r02_r13_a_cell_of_two_processes_is_stopped_as_one(tmp_path):
     one = job(tmp_path / "a", "swallow")
     one.folder.mkdir()
