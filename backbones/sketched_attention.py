@@ -32,6 +32,24 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *tables: Tensor) -> Tensor:
     return _Sketch.apply(q, k, v, *tables)  # type: ignore[return-value]  # apply is not typed
 
 
+def attend_in_windows(qkv: Tensor, filling: Tensor, *lines: Tensor) -> Tensor:
+    """The shape of an attention in windows of a map.
+
+    Each token looks for as many keys as a window has, or as the map where that is smaller.
+
+    Args:
+        qkv: (B, H, W, 3, A, D).
+        filling: (3, A, D), kept for the backward pass too.
+        lines: (h, h, D) and (w, w, D) of windows of (h, w), kept for the backward pass too.
+
+    Returns:
+        (B, H, W, A, D).
+    """
+    q, k, v = qkv.flatten(1, 2).permute(2, 0, 3, 1, 4).unbind(0)
+    keys = len(lines[0]) * len(lines[1])
+    return attend(q, k[:, :, :keys], v[:, :, :keys], filling, *lines).transpose(1, 2).unflatten(1, qkv.shape[1:3])
+
+
 class _Sketch(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, *tables: Tensor) -> Tensor:

@@ -70,22 +70,22 @@ class GridAttention(nn.Module):
 
     def _attend_windows(self, tokens: Tensor, bias: Tensor | None) -> Tensor:
         """Attention inside the windows of (B, h, w, C), giving the same shape."""
+        qkv, square = self.qkv(tokens), (self.window, self.window)
+        found = self._attend_by_parts(qkv, square)
+        if found is not None:
+            return found
         # A zero token beyond the border has the bias as its q, k and v, and takes part in its window's softmax.
-        windows = partition(pad(self.qkv(tokens), self.window, self.qkv.bias), self.window)
-        square = (self.window, self.window)
-        covered = tokens.shape[1], tokens.shape[2]
-        within = self._attend(windows.flatten(1, 2), square, bias, covered).unflatten(1, square)
-        return merge(within, self.window, covered)
+        windows = partition(pad(qkv, self.window, self.qkv.bias), self.window)
+        within = self._attend(windows.flatten(1, 2), square, bias).unflatten(1, square)
+        return merge(within, self.window, (tokens.shape[1], tokens.shape[2]))
 
-    def _attend(self, qkv: Tensor, grid: Size, bias: Tensor | None, covered: Size | None = None) -> Tensor:
-        """Attention among all tokens of (B, N, 3*A*D), giving (B, N, A*D).
-
-        Where the B are windows, `covered` is the map that they tile: what it gives beyond that map need not be right.
-        """
+    def _attend(self, qkv: Tensor, grid: Size, bias: Tensor | None) -> Tensor:
+        """Attention among all tokens of (B, N, 3*A*D), giving (B, N, A*D)."""
+        if self.rel_pos_h is not None:
+            found = self._attend_by_parts(qkv.unflatten(1, grid), grid)
+            return self._attend_folded(qkv, grid) if found is None else found.flatten(1, 2)
         qkv = qkv.unflatten(-1, (3, self.num_heads, self.head_dim))
-        dropout = self.attn_drop.p if self.training else 0.0
-        if self.rel_pos_h is not None and self.rel_pos_w is not None:
-            return self._attend_decomposed(qkv, grid, (self.rel_pos_h, self.rel_pos_w), dropout, covered)
+        dropout = self._dropout()
         # 3 x (B, A, N, D)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         q, k = self.q_norm(q), self.k_norm(k)
@@ -99,21 +99,33 @@ class GridAttention(nn.Module):
         attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scale)
         return attended.transpose(1, 2).flatten(2)
 
-    def _attend_decomposed(
-        self, qkv: Tensor, grid: Size, tables: tuple[Tensor, Tensor], dropout: float, covered: Size | None
-    ) -> Tensor:
-        """The same of (B, N, 3, A, D) with decomposed relative positions."""
-        row, column = (relative.distances(table, side) for table, side in zip(tables, grid, strict=True))
+    def _attend_by_parts(self, qkv: Tensor, window: Size) -> Tensor | None:
+        """The same in windows of maps, (B, h, w, 3*A*D) to (B, h, w, A*D), where decomposed positions allow to save memory."""
         plain = isinstance(self.q_norm, nn.Identity) and isinstance(self.k_norm, nn.Identity)
-        if plain and decomposed_attention.applies(qkv, row, dropout):
-            return decomposed_attention.attend(qkv, row, column, grid, covered).flatten(2)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        if self.rel_pos_h is None or not plain or not decomposed_attention.applies(qkv, self.rel_pos_h, self._dropout()):
+            return None
+        heads = (3, self.num_heads, self.head_dim)
+        # A zero token beyond the border has the bias as its q, k and v, and takes part in its window's softmax.
+        filling = qkv.new_zeros(heads) if self.qkv.bias is None else self.qkv.bias.view(heads)
+        return decomposed_attention.attend(qkv.unflatten(-1, heads), filling, *self._distances(window)).flatten(3)
+
+    def _attend_folded(self, qkv: Tensor, grid: Size) -> Tensor:
+        """The same with decomposed relative positions as a part of queries and keys, for torch's fused attention."""
+        q, k, v = qkv.unflatten(-1, (3, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4).unbind(0)
         q, k = self.q_norm(q), self.k_norm(k)
-        q, k = relative.fold(q * self.head_dim**-0.5, k, *relative.decomposed(q, row, column, grid), grid)
+        q, k = relative.fold(q * self.head_dim**-0.5, k, *relative.decomposed(q, *self._distances(grid), grid), grid)
         # torch's fused attention wants q, k and v of one width.
         v = functional.pad(v, (0, q.shape[-1] - v.shape[-1]))
-        attended = functional.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=1.0)
+        attended = functional.scaled_dot_product_attention(q, k, v, dropout_p=self._dropout(), scale=1.0)
         return attended[..., : self.head_dim].transpose(1, 2).flatten(2)
+
+    def _distances(self, grid: Size) -> tuple[Tensor, Tensor]:
+        """Relative positions (h, h, D) and (w, w, D) of the rows and columns of a grid."""
+        assert self.rel_pos_h is not None and self.rel_pos_w is not None
+        return relative.distances(self.rel_pos_h, grid[0]), relative.distances(self.rel_pos_w, grid[1])
+
+    def _dropout(self) -> float:
+        return self.attn_drop.p if self.training else 0.0
 
 
 def by_parts(module: nn.Module, tokens: Tensor) -> Tensor:

@@ -10,15 +10,17 @@ from backbones.windows import by_parts
 GRIDS = [(4, 4), (3, 5), (1, 6)]
 
 
-def parts(grid, batch=3, heads=2, width=4):
+def parts(grid, batch=3, heads=2, width=4, window=None):
+    """q, k and v of maps, what fills windows up, and lines of relative positions of rows and of columns."""
     generator = torch.Generator().manual_seed(grid[0])
-    numbers = (batch, grid[0] * grid[1], 3, heads, width), (2 * grid[0] - 1, width), (2 * grid[1] - 1, width)
+    sides = window or grid
+    numbers = (batch, *grid, 3, heads, width), (3, heads, width), *((2 * side - 1, width) for side in sides)
     return [torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True) for shape in numbers]
 
 
-def ours(qkv, lines, grid, covered=None):
-    row, column = (relative.distances(line, side) for line, side in zip(lines, grid, strict=True))
-    return decomposed_attention.attend(qkv, row, column, grid, covered)
+def ours(qkv, filling, *lines):
+    row, column = (relative.distances(line, (len(line) + 1) // 2) for line in lines)
+    return decomposed_attention.attend(qkv, filling, row, column)
 
 
 def written_out(qkv, lines, grid):
@@ -35,48 +37,59 @@ def written_out(qkv, lines, grid):
     return functional.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2)
 
 
+def windows_written_out(qkv, filling, *lines):
+    """Maps padded with what fills them up, cut into windows, attended to and put together."""
+    window = tuple((len(line) + 1) // 2 for line in lines)
+    found = []
+    for one in qkv:
+        rows = []
+        for top in range(0, one.shape[0], window[0]):
+            row = []
+            for left in range(0, one.shape[1], window[1]):
+                own = one[top : top + window[0], left : left + window[1]]
+                right = filling.expand(own.shape[0], window[1] - own.shape[1], *filling.shape)
+                below = filling.expand(window[0] - own.shape[0], window[1], *filling.shape)
+                whole = torch.cat([torch.cat([own, right], dim=1), below])
+                out = written_out(whole.flatten(0, 1).unsqueeze(0), lines, window).view(*window, *filling.shape[1:])
+                row.append(out[: own.shape[0], : own.shape[1]])
+            rows.append(torch.cat(row, dim=1))
+        found.append(torch.cat(rows))
+    return torch.stack(found)
+
+
+def are_the_same(values):
+    """Results and gradients of both."""
+    found, expected = ours(*values), windows_written_out(*values)
+    torch.testing.assert_close(found, expected)
+    weights = torch.randn_like(expected)
+    one, other = (torch.autograd.grad(out, values, weights, materialize_grads=True) for out in (found, expected))
+    for a, b in zip(one, other, strict=True):
+        torch.testing.assert_close(a, b)
+
+
 # Scores held at a time: all, those of one image, and those of one row of the grid.
 @pytest.mark.parametrize("scores", [2**20, 300, 1])
 @pytest.mark.parametrize("grid", GRIDS)
 def test_result_and_gradients_are_those_of_the_bias_written_out(monkeypatch, grid, scores):
     monkeypatch.setattr(decomposed_attention, "SCORES", scores)
-    qkv, *lines = parts(grid)
-    found, expected = ours(qkv, lines, grid), written_out(qkv, lines, grid)
-    torch.testing.assert_close(found, expected)
-    weights = torch.randn_like(expected)
-    one, other = (torch.autograd.grad(out, [qkv, *lines], weights) for out in (found, expected))
-    for a, b in zip(one, other, strict=True):
-        torch.testing.assert_close(a, b)
+    are_the_same(parts(grid))
 
 
 def test_gradients_are_those_of_finite_differences(monkeypatch):
     monkeypatch.setattr(decomposed_attention, "SCORES", 12)
-    qkv, *lines = parts((2, 3), batch=2, heads=1, width=2)
-    assert torch.autograd.gradcheck(lambda *values: ours(values[0], values[1:], (2, 3)), (qkv, *lines))
+    assert torch.autograd.gradcheck(ours, parts((3, 4), batch=2, heads=1, width=2, window=(2, 3)))
 
 
 # Scores held at a time: all, those of some windows, those of one row of queries.
-@pytest.mark.parametrize("scores", [2**20, 300, 1])
-@pytest.mark.parametrize("covered", [(5, 7), (4, 6), (2, 2), (5, 6), (3, 9)])
-def test_what_windows_hold_beyond_the_map_is_looked_at_and_looks_for_nothing(monkeypatch, covered, scores):
+@pytest.mark.parametrize("scores", [2**20, 300, 40, 1])
+@pytest.mark.parametrize("covered", [(5, 7), (4, 6), (2, 2), (5, 6), (3, 9), (1, 1)])
+def test_windows_reach_beyond_the_map_where_the_filling_is_looked_at(monkeypatch, covered, scores):
     monkeypatch.setattr(decomposed_attention, "SCORES", scores)
-    grid, (h, w) = (2, 3), covered
-    down, across = -(-h // 2), -(-w // 3)
-    qkv, *lines = parts(grid, batch=2 * down * across)  # two maps
-    found, expected = ours(qkv, lines, grid, covered), written_out(qkv, lines, grid)
-    inside = torch.zeros(2, down * 2, across * 3, dtype=torch.bool)
-    inside[:, :h, :w] = True
-    inside = inside.view(2, down, 2, across, 3).transpose(2, 3).reshape(-1, 6, 1, 1)
-    torch.testing.assert_close(found, expected * inside)
-    weights = torch.randn_like(expected)
-    one = torch.autograd.grad(found, [qkv, *lines], weights)
-    other = torch.autograd.grad(expected, [qkv, *lines], weights * inside)
-    for a, b in zip(one, other, strict=True):
-        torch.testing.assert_close(a, b)
+    are_the_same(parts(covered, batch=2, window=(2, 3)))
 
 
 def test_it_stands_back_where_torchs_attention_is_to_do_it():
-    qkv, line, _ = parts((2, 2))
+    qkv, _, line, _ = parts((2, 2))
     row = relative.distances(line, 2)
     assert decomposed_attention.applies(qkv, row, 0.0)
     assert not decomposed_attention.applies(qkv, row, 0.1)
