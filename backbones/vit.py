@@ -17,7 +17,7 @@ from backbones import relative
 from backbones.arch import VitArch
 from backbones.contract import BackboneSpec, DenseOptions, Features
 from backbones.initial import initialise_vit
-from backbones.stem import Stem
+from backbones.stem import Stem, take
 from backbones.windows import GridAttention, by_parts
 from mae_bench.core.seeding import derive
 
@@ -78,8 +78,7 @@ class TimmViT(Stem[VitArch]):
         """
         if self.arch.on_grid:
             raise ValueError("kept patches form no grid: windows and relative positions cannot be used with encode_kept")
-        patches, _ = self._patches(images)
-        return self._encode(_take(patches, ids_keep))
+        return self._encode(self._some_patches(images, ids_keep))
 
     def encode_masked(self, images: Tensor, order: Tensor, num_kept: int, mask_token: Tensor) -> Tensor:
         """Run the network on all patches, with a mask token in the place of the removed ones, as BERT's encoder does.
@@ -95,10 +94,9 @@ class TimmViT(Stem[VitArch]):
         """
         if self.arch.on_grid:
             raise ValueError("shuffled patches form no grid: windows and relative positions cannot be used with encode_masked")
-        patches, _ = self._patches(images)
-        places = self.positions[:, self.arch.num_prefix_rows :].expand(patches.shape[0], -1, -1)
-        kept, removed = _take(patches, order[:, :num_kept]), mask_token + _take(places, order[:, num_kept:])
-        return self._encode(torch.cat([kept, removed], dim=1))
+        kept = self._some_patches(images, order[:, :num_kept])
+        places = self.positions[:, self.arch.num_prefix_rows :].expand(len(images), -1, -1)
+        return self._encode(torch.cat([kept, mask_token + take(places, order[:, num_kept:])], dim=1))
 
     def _encode(self, patches: Tensor) -> Tensor:
         tokens = self.net.norm_pre(self._with_prefix(patches))
@@ -128,11 +126,6 @@ class TimmViT(Stem[VitArch]):
         # timm's Block.forward, with the grid handed to the attention.
         tokens = tokens + block.drop_path1(block.ls1(block.attn(block.norm1(tokens), grid, bias)))
         return tokens + block.drop_path2(block.ls2(by_parts(block.mlp, block.norm2(tokens))))
-
-
-def _take(tokens: Tensor, ids: Tensor) -> Tensor:
-    """Some tokens of each image, in the order of `ids`."""
-    return tokens.gather(1, ids.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
 
 
 def make_net(arch: VitArch, drop_path: float = 0.0, *, initialise: bool = False) -> VisionTransformer:

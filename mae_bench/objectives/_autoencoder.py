@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from backbones.contract import BackboneSpec
 from backbones.initial import TOKEN_STD, initialise_linear
 from backbones.positions import sincos_2d
+from backbones.stem import take
 from backbones.vit import TimmViT
 from mae_bench.core.errors import ConfigError
 from mae_bench.objectives._masks import num_kept
@@ -179,8 +180,3 @@ def prepare_target(module: nn.Module, images: Callable[[], Tensor]) -> None:
     if isinstance(autoencoder.target, Components):
         spec = autoencoder.backbone.spec
         autoencoder.target.fit(patchify(to_input(images(), spec), spec.patch_size).flatten(0, 1))
-
-
-def take(patches: Tensor, ids: Tensor) -> Tensor:
-    """Some patches of each image, in the order of `ids`."""
-    return patches.gather(1, ids.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from backbones.contract import BackboneSpec
+from backbones.stem import take
 from mae_bench.core.files import write_with
 from mae_bench.core.seeding import generator
-from mae_bench.objectives._autoencoder import MaskedAutoencoder, patchify, take, unpatchify
+from mae_bench.objectives._autoencoder import MaskedAutoencoder, patchify, unpatchify
 from mae_bench.objectives._parts import to_input
 
 TITLES = ("masked", "reconstruction", "original")
