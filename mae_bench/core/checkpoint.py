@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 STATE = "state.pt"
 MANIFEST = "manifest.json"
+KEPT = ("last", "prev")
+"""Folders of states, the newest first."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def load(folder: Path, key: str, device: torch.device) -> tuple[dict[str, Any], 
     Raises:
         ConfigError: the folder holds the state of a training with other settings.
     """
-    for name in ("last", "prev"):
+    for name in KEPT:
         found = _read_manifest(folder / name)
         if found is None:
             continue
@@ -84,14 +86,14 @@ def load(folder: Path, key: str, device: torch.device) -> tuple[dict[str, Any], 
             state = torch.load(folder / name / STATE, map_location=device, weights_only=True)
             return state, found
         log.warning("checkpoint %s is damaged; going on from the one before", folder / name)
-    if any((folder / name).exists() for name in ("last", "prev")):
+    if any((folder / name).exists() for name in KEPT):
         log.warning("no whole checkpoint in %s; starting from the beginning", folder)
     return None
 
 
 def newest(folder: Path) -> dict[str, Any] | None:
     """The newest whole state of whatever training it is, or None where there is none."""
-    for name in ("last", "prev"):
+    for name in KEPT:
         found = _read_manifest(folder / name)
         if found is not None and _sha256(folder / name / STATE) == found.sha256:
             return torch.load(folder / name / STATE, map_location="cpu", weights_only=True)

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from backbones.contract import Backbone, BackboneSpec
-from backbones.vit import TimmViT
 from mae_bench.objectives._parts import crop_and_flip, start, to_input
 from mae_bench.objectives.supervised import Config
 from tasks.common.rand_augment import mended
@@ -26,8 +25,7 @@ class Classifier(nn.Module):
     def __init__(self, backbone: Backbone, config: Config, num_classes: int) -> None:
         super().__init__()
         self.backbone, self.config = backbone, config
-        if isinstance(backbone, TimmViT):
-            start(backbone)
+        start(backbone)
         self.head = nn.Linear(backbone.spec.embed_dim, num_classes)
         nn.init.trunc_normal_(self.head.weight, std=HEAD_STD)
         nn.init.zeros_(self.head.bias)

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from backbones.contract import Backbone, BackboneSpec
-from backbones.vit import TimmViT
 from mae_bench.core.find import missing
 from mae_bench.objectives._parts import freeze_patch_projection, start, synchronised, to_input
 from mae_bench.objectives._teacher import LOOK_EVERY, health
@@ -22,8 +21,7 @@ class Contrastive(nn.Module):
         super().__init__()
         head, loss = _lightly()
         self.backbone, self.config = backbone, config
-        if isinstance(backbone, TimmViT):
-            start(backbone)
+        start(backbone)
         freeze_patch_projection(backbone, config.freeze_patch_projection)
         self.head = synchronised(head(backbone.spec.embed_dim, config.hidden_dim, config.output_dim))
         self.loss = loss(temperature=config.temperature, gather_distributed=torch.distributed.is_available())

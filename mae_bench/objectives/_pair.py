@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from backbones.contract import Backbone, BackboneSpec
-from backbones.vit import TimmViT
 from mae_bench.core.find import missing
 from mae_bench.objectives._parts import freeze_patch_projection, start, synchronised, to_input
 from mae_bench.objectives._settings import PairConfig
@@ -42,8 +41,7 @@ class Pair(nn.Module):
             config,
         )
         self.term, self.compare = term, compare
-        if isinstance(backbone, TimmViT):
-            start(backbone)
+        start(backbone)
         freeze_patch_projection(backbone, config.freeze_patch_projection)
         self.teacher_backbone = cast(Backbone, frozen_copy(backbone))
         self.teacher_projector = frozen_copy(self.projector)

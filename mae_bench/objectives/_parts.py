@@ -24,11 +24,15 @@ def crop_and_flip(config: PretrainConfig, spec: BackboneSpec) -> v2.Transform:
     return v2.Compose([crop, v2.RandomHorizontalFlip(config.flip)]) if config.flip else crop
 
 
-def start(backbone: TimmViT) -> None:
-    """Draw the weights that a pretraining starts from, as `random:ARCH` has them, and keep the positions out of the training."""
-    initialise_vit(backbone.net, backbone.arch)
-    put_sincos(backbone.net, backbone.arch)
-    backbone.positions.requires_grad_(False)
+def start(backbone: Backbone) -> None:
+    """Draw the weights that a plain ViT's pretraining starts from, as `random:ARCH` has them, and keep the positions out of it.
+
+    Networks of other kinds keep the weights they were made with.
+    """
+    if isinstance(backbone, TimmViT):
+        initialise_vit(backbone.net, backbone.arch)
+        put_sincos(backbone.net, backbone.arch)
+        backbone.positions.requires_grad_(False)
 
 
 def synchronised(module: nn.Module) -> nn.Module:
