@@ -33,9 +33,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *tables: Tensor) -> Tensor:
 
 
 def attend_in_windows(qkv: Tensor, filling: Tensor, *lines: Tensor) -> Tensor:
-    """The shape of an attention in windows of a map.
-
-    Each token looks for as many keys as a window has, or as the map where that is smaller.
+    """The shape of an attention in windows of a map: each token looks for as many keys as a window has.
 
     Args:
         qkv: (B, H, W, 3, A, D).
@@ -46,8 +44,9 @@ def attend_in_windows(qkv: Tensor, filling: Tensor, *lines: Tensor) -> Tensor:
         (B, H, W, A, D).
     """
     q, k, v = qkv.flatten(1, 2).permute(2, 0, 3, 1, 4).unbind(0)
-    keys = len(lines[0]) * len(lines[1])
-    return attend(q, k[:, :, :keys], v[:, :, :keys], filling, *lines).transpose(1, 2).unflatten(1, qkv.shape[1:3])
+    # As many as a window has, in the memory of one.
+    k, v = (part[:, :, :1].expand(-1, -1, len(lines[0]) * len(lines[1]), -1) for part in (k, v))
+    return attend(q, k, v, filling, *lines).transpose(1, 2).unflatten(1, qkv.shape[1:3])
 
 
 class _Sketch(torch.autograd.Function):

@@ -71,19 +71,23 @@ class GridAttention(nn.Module):
     def _attend_windows(self, tokens: Tensor, bias: Tensor | None) -> Tensor:
         """Attention inside the windows of (B, h, w, C), giving the same shape."""
         qkv, square = self.qkv(tokens), (self.window, self.window)
-        found = self._attend_by_parts(qkv, square)
+        found = self._attend_decomposed(qkv, square)
         if found is not None:
             return found
         # A zero token beyond the border has the bias as its q, k and v, and takes part in its window's softmax.
-        windows = partition(pad(qkv, self.window, self.qkv.bias), self.window)
-        within = self._attend(windows.flatten(1, 2), square, bias).unflatten(1, square)
+        windows = partition(pad(qkv, self.window, self.qkv.bias), self.window).flatten(1, 2)
+        within = self._attend_all(windows, square, bias).unflatten(1, square)
         return merge(within, self.window, (tokens.shape[1], tokens.shape[2]))
 
     def _attend(self, qkv: Tensor, grid: Size, bias: Tensor | None) -> Tensor:
         """Attention among all tokens of (B, N, 3*A*D), giving (B, N, A*D)."""
+        found = None if self.rel_pos_h is None else self._attend_decomposed(qkv.unflatten(1, grid), grid)
+        return self._attend_all(qkv, grid, bias) if found is None else found.flatten(1, 2)
+
+    def _attend_all(self, qkv: Tensor, grid: Size, bias: Tensor | None) -> Tensor:
+        """The same by torch's attention, or by the one for tables of relative positions."""
         if self.rel_pos_h is not None:
-            found = self._attend_by_parts(qkv.unflatten(1, grid), grid)
-            return self._attend_folded(qkv, grid) if found is None else found.flatten(1, 2)
+            return self._attend_folded(qkv, grid)
         qkv = qkv.unflatten(-1, (3, self.num_heads, self.head_dim))
         dropout = self._dropout()
         # 3 x (B, A, N, D)
@@ -99,13 +103,13 @@ class GridAttention(nn.Module):
         attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scale)
         return attended.transpose(1, 2).flatten(2)
 
-    def _attend_by_parts(self, qkv: Tensor, window: Size) -> Tensor | None:
+    def _attend_decomposed(self, qkv: Tensor, window: Size) -> Tensor | None:
         """The same in windows of maps, (B, h, w, 3*A*D) to (B, h, w, A*D), where decomposed positions allow to save memory."""
         plain = isinstance(self.q_norm, nn.Identity) and isinstance(self.k_norm, nn.Identity)
         if self.rel_pos_h is None or not plain or not decomposed_attention.applies(qkv, self.rel_pos_h, self._dropout()):
             return None
         heads = (3, self.num_heads, self.head_dim)
-        # A zero token beyond the border has the bias as its q, k and v, and takes part in its window's softmax.
+        # What windows are padded with, as above.
         filling = qkv.new_zeros(heads) if self.qkv.bias is None else self.qkv.bias.view(heads)
         return decomposed_attention.attend(qkv.unflatten(-1, heads), filling, *self._distances(window)).flatten(3)
 

@@ -22,12 +22,13 @@ def ended(job: Job, code: int, seconds: float) -> Outcome:
     """How a job ended, by its exit code and what it has left."""
     if code == 0:
         return Outcome(job, "done", seconds)
+    if code == -signal.SIGKILL:  # whatever others of its processes have told, it is a consequence
+        hint = "the system may have been out of memory, try a smaller --jobs"
+        return Outcome(job, "failed", seconds, f"killed by SIGKILL; {hint}")
     if read_object(job.folder / STATUS).get("state") in ENDED_BADLY and told(job):
         return Outcome(job, "failed", seconds, told(job))
     if code < 0:
-        name = signal.Signals(-code).name
-        hint = "; the system may have been out of memory, try a smaller --jobs" if code == -signal.SIGKILL else ""
-        return Outcome(job, "failed", seconds, f"killed by {name}{hint}")
+        return Outcome(job, "failed", seconds, f"killed by {signal.Signals(-code).name}")
     return Outcome(job, "failed", seconds, last_line(job.folder / LOG) or f"exit code {code}")
 
 
@@ -45,7 +46,8 @@ def told(job: Job) -> str:
 def with_status(outcome: Outcome, code: int) -> Outcome:
     """Leave the end of a job that could not do so itself, as one killed by the system cannot."""
     folder = outcome.job.folder
-    if outcome.state != "failed" or read_object(folder / STATUS).get("state") in ENDED_BADLY:
+    has_told = code != -signal.SIGKILL and read_object(folder / STATUS).get("state") in ENDED_BADLY
+    if outcome.state != "failed" or has_told:
         return outcome
     try:
         with locked(folder):

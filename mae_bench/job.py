@@ -86,16 +86,15 @@ def work_in(folder: Path, work: Callable[[], None], *, debug: bool = False) -> i
             if processes.is_main():
                 _leave(folder, "running", "", 0)
             state, code, message = _outcome(work, debug)
-            code = (
-                _end_as_main(folder, state, message, code) if processes.is_main() else _end_as_other(folder, state, message, code)
-            )
+            _say(message)
+            end = _end_as_main if processes.is_main() else _end_as_other
+            return end(folder, state, message, code)
     except Busy:
-        code, message = BUSY, f"another process works in {folder}"
+        _say(f"another process works in {folder}")
+        return BUSY
     except MaeBenchError as error:
-        code, message = error.exit_code, str(error)
-    if message:
-        print(f"mae-bench: {message}", file=sys.stderr, flush=True)  # noqa: T201
-    return code
+        _say(str(error))
+        return error.exit_code
 
 
 def one_line(text: object, limit: int = 600) -> str:
@@ -165,10 +164,15 @@ def stop_at_once() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _say(message: str) -> None:
+    if message:
+        print(f"mae-bench: {message}", file=sys.stderr, flush=True)  # noqa: T201
+
+
 def _end_as_main(folder: Path, state: str, message: str, code: int) -> int:
     """Leave how the work ended, unless another process has told an error: what is met after that is its consequence."""
-    told = read_object(folder / STATUS)
-    if code and told.get("state") in ENDED_BADLY and told.get("pid") != os.getpid():
+    told = read_object(folder / STATUS)  # this process has left nothing there but that it runs
+    if code and told.get("state") in ENDED_BADLY:
         return int(told.get("exit_code") or 1)
     _leave(folder, state, message, code)
     return code
@@ -179,11 +183,11 @@ def _end_as_other(folder: Path, state: str, message: str, code: int) -> int:
     if code and state != "stopped":
         time.sleep(SECONDS_FOR_MAIN)
         told = read_object(folder / STATUS)
-        if (told.get("state"), told.get("parent")) == ("running", os.getppid()):
+        if (told.get("state"), told.get("training")) == ("running", processes.training()):
             _leave(folder, state, f"process {processes.rank()} of {processes.world()}: {message}", code)
     return code
 
 
 def _leave(folder: Path, state: str, message: str, code: int) -> None:
-    own = {"pid": os.getpid(), "parent": os.getppid(), "time": time.time()}
+    own = {"pid": os.getpid(), "training": processes.training(), "time": time.time()}
     write_json(folder / STATUS, {"state": state, "message": message, "exit_code": code, **own})

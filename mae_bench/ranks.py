@@ -38,11 +38,23 @@ def main(words: list[str] | None = None) -> int:
 
 
 def _end_as(failures: "Mapping[int, ProcessFailure]") -> int:
-    """The exit code of the main process where it has failed, else of the first that has; a killed one kills this process too."""
-    first = failures[0] if 0 in failures else min(failures.values(), key=lambda one: one.timestamp)
+    """The exit code of the process that tells most, the main one before others; where one was killed, kill this process too.
+
+    An error that a process explains comes first, then a kill by the system, after which the others lose their connection and end
+    with whatever that gives. What was asked to stop has ended as a consequence.
+    """
+    _, first = min(failures.items(), key=lambda item: (_order(item[1].exitcode), item[0]))
     if first.exitcode == -signal.SIGKILL:
         os.kill(os.getpid(), signal.SIGKILL)
     return first.exitcode if first.exitcode > 0 else 128 - first.exitcode
+
+
+def _order(code: int) -> int:
+    if code in (Stopped.exit_code, -signal.SIGTERM):
+        return 3
+    if code == -signal.SIGKILL:
+        return 1
+    return 0 if code > 1 else 2
 
 
 if __name__ == "__main__":

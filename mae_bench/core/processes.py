@@ -16,3 +16,8 @@ def world() -> int:
 def is_main() -> bool:
     """Whether this is the one process that writes files."""
     return rank() == 0
+
+
+def training() -> str:
+    """What all processes of one training have in common, on whatever machine, and those of no other have."""
+    return " ".join(os.environ.get(name, "") for name in ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT"))

@@ -14,11 +14,13 @@ pytestmark = pytest.mark.apart
 
 ARCH = VitArch(embed_dim=24, depth=3, num_heads=2, patch_size=8, mlp_dim=48, image_size=(32, 32))
 DECOMPOSED = DenseOptions(image_size=(64, 64), window=3, global_layers=(1,), rel_pos=True, keep_prefix=False)
+SMALLER = DenseOptions(image_size=(64, 64), window=14, global_layers=(1,), rel_pos=True, keep_prefix=False)
+"""A map that does not fill a window."""
 TABLES = DenseOptions(image_size=(64, 64), relative_table=True)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [DECOMPOSED, TABLES], ids=["decomposed", "tables"])
+@pytest.mark.parametrize("options", [DECOMPOSED, SMALLER, TABLES], ids=["decomposed", "smaller", "tables"])
 def test_as_much_is_foretold_as_is_kept(options):
     spec, images = vit.spec_of(ARCH), torch.zeros(2, 3, 64, 64)
 

@@ -80,8 +80,8 @@ def test_gradients_are_those_of_finite_differences(monkeypatch):
     assert torch.autograd.gradcheck(ours, parts((3, 4), batch=2, heads=1, width=2, window=(2, 3)))
 
 
-# Scores held at a time: all, those of some windows, those of one row of queries.
-@pytest.mark.parametrize("scores", [2**20, 300, 40, 1])
+# Scores held at a time: all, those of some heads, of a row of windows, of some rows of queries, of one.
+@pytest.mark.parametrize("scores", [2**20, 300, 100, 40, 1])
 @pytest.mark.parametrize("covered", [(5, 7), (4, 6), (2, 2), (5, 6), (3, 9), (1, 1)])
 def test_windows_reach_beyond_the_map_where_the_filling_is_looked_at(monkeypatch, covered, scores):
     monkeypatch.setattr(decomposed_attention, "SCORES", scores)

@@ -21,6 +21,11 @@ def work(folder: Path, kind: str) -> None:
         raise InputError("the checkpoint is broken; fetch it again")
     if kind == "fail-alone" and os.environ["RANK"] == "1":
         raise InputError("image 3 is broken; fetch it again")
+    if kind == "kill-other":
+        if os.environ["RANK"] == "1":
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(1)
+        raise ConnectionError("closed by peer")
     if kind == "crash":
         raise RuntimeError("a fault\nof two lines")
     if kind == "killed":

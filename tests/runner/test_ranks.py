@@ -70,6 +70,14 @@ def test_a_cell_of_two_processes_ends_as_its_main_one_does(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_process_that_the_system_kills_is_told_and_the_cell_tried_once_more(tmp_path):
+    (outcome,) = run_jobs([job(tmp_path / "a", "kill-other")], SLOT, quiet())
+    assert outcome.state == "failed" and outcome.message.startswith("killed by SIGKILL; the system may have been out of memory")
+    assert len((tmp_path / "a" / "visits").read_text().split()) == 4
+    assert json.loads((tmp_path / "a" / "status.json").read_text())["message"] == outcome.message
+
+
+@pytest.mark.slow
 def test_an_error_that_another_process_than_the_main_one_meets_alone_is_told(tmp_path):
     (outcome,) = run_jobs([job(tmp_path / "a", "fail-alone")], SLOT, quiet())
     message = "process 1 of 2: image 3 is broken; fetch it again"
@@ -83,6 +91,7 @@ def ends(folder, monkeypatch, rank, error):
     monkeypatch.setattr("mae_bench.job.time.sleep", lambda seconds: None)
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("MASTER_PORT", "1234")
 
     def work():
         if rank == "0":  # while it works, the other one does
@@ -95,7 +104,7 @@ def ends(folder, monkeypatch, rank, error):
 
 
 def test_what_the_main_process_meets_after_anothers_error_is_not_told(tmp_path, monkeypatch):
-    told = {"state": "failed", "message": "process 1 of 2: broken", "exit_code": 4, "pid": 0}
+    told = {"state": "failed", "message": "process 1 of 2: broken", "exit_code": 4}
     (tmp_path / "other.json").write_text(json.dumps(told))
     assert ends(tmp_path, monkeypatch, "0", RuntimeError("Connection closed by peer")) == (4, told)
     assert ends(tmp_path, monkeypatch, "0", Stopped("stopped by SIGTERM")) == (4, told)
@@ -106,7 +115,7 @@ def test_another_process_tells_its_error_only_while_its_own_main_one_works(tmp_p
     ends(tmp_path, monkeypatch, "0", InputError("this one"))
     assert ends(tmp_path, monkeypatch, "1", InputError("other"))[1]["message"] == "this one"
     begun = json.loads((tmp_path / "begun.json").read_text())
-    (tmp_path / "status.json").write_text(json.dumps(begun | {"parent": 0}))
+    (tmp_path / "status.json").write_text(json.dumps(begun | {"training": "another"}))
     assert ends(tmp_path, monkeypatch, "1", InputError("other"))[1]["state"] == "running"
     (tmp_path / "status.json").write_text(json.dumps(begun))
     assert ends(tmp_path, monkeypatch, "1", InputError("other"))[1]["message"] == "process 1 of 2: other"
@@ -152,7 +161,7 @@ time.sleep(600)
     assert all(gone(pid, 60) for pid in both)
 
 
-def test_the_code_of_the_main_process_is_the_cells(monkeypatch):
+def test_the_code_of_the_process_that_tells_most_is_the_cells(monkeypatch):
     class Failed:
         def __init__(self, exitcode, timestamp=0):
             self.exitcode, self.timestamp = exitcode, timestamp
@@ -160,7 +169,11 @@ def test_the_code_of_the_main_process_is_the_cells(monkeypatch):
     assert ranks._end_as({0: Failed(76, 9), 1: Failed(-15, 1)}) == 76  # type: ignore[dict-item]
     assert ranks._end_as({2: Failed(3, 9), 1: Failed(4, 1)}) == 4  # type: ignore[dict-item]
     assert ranks._end_as({0: Failed(-11)}) == 139  # type: ignore[dict-item]
+    # Stopped as another has failed, by torchrun or by itself; killed as it did not stop.
+    for consequence in (-15, 75, -9, 1):
+        assert ranks._end_as({0: Failed(consequence), 1: Failed(3)}) == 3  # type: ignore[dict-item]
     killed = []
     monkeypatch.setattr(os, "kill", lambda pid, number: killed.append(number))
     ranks._end_as({0: Failed(-9)})  # type: ignore[dict-item]
-    assert killed == [signal.SIGKILL]
+    ranks._end_as({0: Failed(1), 1: Failed(-9), 2: Failed(-15)})  # type: ignore[dict-item]
+    assert killed == [signal.SIGKILL] * 2
