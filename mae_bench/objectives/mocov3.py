@@ -33,12 +33,23 @@ class Config(PairConfig):
 RECIPES = {
     # arXiv 2104.02057, section 5, at the 300 epochs of its table 4.
     "paper": Config(**CONTRASTIVE),
-    "demo": Config(**SMALL_VIEWS, epochs=6, base_lr=4e-3, hidden_dim=384, output_dim=128, blur=(0.0, 0.0), solarize=(0.0, 0.0)),
+    "demo": Config(
+        **SMALL_VIEWS,
+        epochs=12,
+        base_lr=4e-3,
+        momentum=0.9,
+        projector_depth=2,
+        hidden_dim=384,
+        output_dim=128,
+        jitter=0.5,
+        blur=(0.0, 0.0),
+        solarize=(0.0, 0.0),
+    ),
 }
 
 ABOUT = {
     "paper": "300 epochs at batch 4096, base rate 1.5e-4 (arXiv 2104.02057, section 5 and table 4)",
-    "demo": "6 epochs for vit_demo_patch8 and the embedded digits: minutes on a CPU (own choice)",
+    "demo": "12 epochs for vit_demo_patch8 and the embedded digits: minutes on a CPU (own choice)",
 }
 """What tells the recipes apart, and where each comes from."""
 
