@@ -128,11 +128,12 @@ def _parts(qkv: Tensor, filling: Tensor, window: Size, chunk: _Chunk) -> tuple[T
 
 def _shares(q: Tensor, k: Tensor, row: Tensor, column: Tensor) -> Tensor:
     """Attention of the queries of a chunk, (b, n, N), to lines (y, h, D) and (x, w, D)."""
-    scores = torch.bmm(q * q.shape[-1] ** -0.5, k.transpose(1, 2))
-    queries = q.unflatten(1, (-1, len(column)))
+    scores, queries = q.new_empty(*q.shape[:2], k.shape[1]), q.unflatten(1, (-1, len(column)))
     placed = scores.unflatten(1, (-1, len(column))).unflatten(3, (row.shape[1], column.shape[1]))
-    placed += torch.einsum("byxd,ykd->byxk", queries, row).unsqueeze(-1)
-    placed += torch.einsum("byxd,xkd->byxk", queries, column).unsqueeze(-2)
+    by_row, by_column = torch.einsum("byxd,ykd->byxk", queries, row), torch.einsum("byxd,xkd->byxk", queries, column)
+    # Written once and added to by the product: scores are read and written as few times as can be.
+    torch.add(by_row.unsqueeze(-1), by_column.unsqueeze(-2), out=placed)
+    torch.baddbmm(scores, q, k.transpose(1, 2), alpha=q.shape[-1] ** -0.5, out=scores)
     return torch.softmax(scores, dim=-1, out=scores)
 
 
