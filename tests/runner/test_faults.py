@@ -38,7 +38,8 @@ def kill_running(out, count):
         assert time.monotonic() < deadline
         for folder in healthy:
             status = read_object(folder / STATUS)
-            if status.get("state") == "running" and folder not in killed and (folder / "visits").exists():
+            visits = folder / "visits"
+            if status.get("state") == "running" and folder not in killed and visits.exists() and visits.stat().st_size:
                 os.kill(status["pid"], signal.SIGKILL)
                 killed.append(folder)
                 break
