@@ -62,6 +62,11 @@ class _Chunk(NamedTuple):
     rows: slice
     """Rows of the queries in their windows."""
 
+    @property
+    def columns(self) -> slice:
+        """Columns of the queries in their windows: all that lie in the map."""
+        return slice(self.inside[1])
+
     def tokens(self, part: Tensor) -> Tensor:
         """What (B, H, W, A, D) has for the tokens of the windows, (B, R, C, A, y, x, D), as a view."""
         found = part[self.maps, self.height, self.width, self.heads]
@@ -144,7 +149,7 @@ class _Attend(torch.autograd.Function):
         for chunk in _chunks(qkv, window):
             q, k, v = _parts(qkv, filling, window, chunk)
             place = chunk.queries(out)
-            place.copy_(torch.bmm(_shares(q, k, row[chunk.rows], column[: chunk.inside[1]]), v).view(place.shape))
+            place.copy_(torch.bmm(_shares(q, k, row[chunk.rows], column[chunk.columns]), v).view(place.shape))
         ctx.save_for_backward(qkv, filling, row, column, out)
         return out
 
@@ -157,8 +162,7 @@ class _Attend(torch.autograd.Function):
         to_q, to_k, to_v = to_qkv.unbind(3)
         for chunk in _chunks(qkv, window):
             q, k, v = _parts(qkv, filling, window, chunk)
-            columns = slice(chunk.inside[1])
-            lines = row[chunk.rows], column[columns]
+            lines = row[chunk.rows], column[chunk.columns]
             above, result = _flat(chunk.queries(grad)), _flat(chunk.queries(out))
             shares = _shares(q, k, *lines)
             chunk.add_to_keys(to_v, to_filling[2], window, torch.bmm(shares.transpose(1, 2), above))
@@ -170,7 +174,7 @@ class _Attend(torch.autograd.Function):
             by_row, by_column = placed.sum(-1), placed.sum(-2)
             queries = q.unflatten(1, (-1, len(lines[1])))
             to_row[chunk.rows] += torch.einsum("byxk,byxd->ykd", by_row, queries)
-            to_column[columns] += torch.einsum("byxk,byxd->xkd", by_column, queries)
+            to_column[chunk.columns] += torch.einsum("byxk,byxd->xkd", by_column, queries)
             step = torch.bmm(scores, k).mul_(scale).unflatten(1, (-1, len(lines[1])))
             step += torch.einsum("byxk,ykd->byxd", by_row, lines[0])
             step += torch.einsum("byxk,xkd->byxd", by_column, lines[1])

@@ -105,12 +105,11 @@ def check_overrides(overrides: Mapping[str, str], words: Sequence[tuple[str, str
         if not dot:
             raise ConfigError(f"{key!r} names no task; write for example {planned[0]}.{key}={overrides[key]}")
         if task not in planned:
-            hint = nearest(task, planned)
             if task in find.names(room):
-                raise ConfigError(f"setting {key!r}: {task} is not in -t; {hint}")
-            if hint.startswith("known"):  # more likely a part of a task's settings
-                hint = f"for a setting of a task write {planned[0]}.{key}={overrides[key]}"
-            raise ConfigError(f"setting {key!r}: {task} is no task; {hint}")
+                raise ConfigError(f"setting {key!r}: {task} is not in -t; {nearest(task, planned)}")
+            # Where no task is near, it is more likely a part of a task's settings.
+            example = f"for a setting of a task write {planned[0]}.{key}={overrides[key]}"
+            raise ConfigError(f"setting {key!r}: {task} is no task; {nearest(task, planned, example)}")
 
 
 def wanted_of(words: Sequence[tuple[str, str]], overrides: Mapping[str, str], seeds: Sequence[int], room: str) -> list[Wanted]:

@@ -57,7 +57,7 @@ def save(folder: Path, state: dict[str, Any], manifest: Manifest) -> None:
 
 
 def _save(folder: Path, state: dict[str, Any], manifest: Manifest) -> None:
-    new, last, prev = folder / "new", folder / "last", folder / "prev"
+    new, last, prev = (folder / name for name in ("new", *KEPT))
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     faults.visit("checkpoint.write")

@@ -42,10 +42,10 @@ FILES = (".yaml", ".yml", ".pth", ".pt", ".npz", ".pkl", ".safetensors", ".bin")
 """Endings by which a place is a file and no setting."""
 
 
-def nearest(name: str, known: Sequence[str]) -> str:
-    """The hint that ends a message about an unknown name: the nearest known ones, or all of them."""
+def nearest(name: str, known: Sequence[str], otherwise: str = "") -> str:
+    """The hint that ends a message about an unknown name: the nearest known ones, else `otherwise`, else all of them."""
     close = get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(sorted(known)) or 'none'}"
+    return f"did you mean {' or '.join(close)}?" if close else otherwise or f"known: {', '.join(sorted(known)) or 'none'}"
 
 
 def explain(kind: type[BaseModel], data: Mapping[str, Any], fault: Mapping[str, Any], where: str) -> str:

@@ -21,3 +21,12 @@ SMALL_VIEWS: dict[str, Any] = {
     "pool": "mean",
 }
 """For vit_demo_patch8 on the embedded images, with several views of each; six epochs take about three minutes of one CPU core."""
+
+SMALL_PAIRS: dict[str, Any] = {
+    **SMALL_VIEWS,
+    "epochs": 12,
+    "jitter": 0.5,
+    "blur": (0.0, 0.0),
+    "solarize": (0.0, 0.0),
+}
+"""The same for two views and a momentum teacher."""

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from mae_bench.objectives._recipes import CONTRASTIVE, SMALL_VIEWS
+from mae_bench.objectives._recipes import CONTRASTIVE, SMALL_PAIRS
 from mae_bench.objectives._settings import PairConfig
 
 if TYPE_CHECKING:
@@ -29,15 +29,11 @@ RECIPES = {
     # 2104.02057, sections 4 to 6), whose authors trained BYOL too (its table 4), with rates they searched and do not list.
     "paper": Config(**CONTRASTIVE, freeze_patch_projection=True),
     "demo": Config(
-        **SMALL_VIEWS,
-        epochs=12,
+        **SMALL_PAIRS,
         base_lr=2e-3,
         momentum=0.999,
         hidden_dim=1024,
         output_dim=256,
-        jitter=0.5,
-        blur=(0.0, 0.0),
-        solarize=(0.0, 0.0),
     ).override({"crop_scale": (0.08, 1.0)}),  # without negatives, crops that overlap are too easily told
 }
 

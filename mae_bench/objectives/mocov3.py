@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from mae_bench.objectives._recipes import CONTRASTIVE, SMALL_VIEWS
+from mae_bench.objectives._recipes import CONTRASTIVE, SMALL_PAIRS
 from mae_bench.objectives._settings import PairConfig
 
 if TYPE_CHECKING:
@@ -34,16 +34,12 @@ RECIPES = {
     # arXiv 2104.02057, section 5, at the 300 epochs of its table 4.
     "paper": Config(**CONTRASTIVE),
     "demo": Config(
-        **SMALL_VIEWS,
-        epochs=12,
+        **SMALL_PAIRS,
         base_lr=4e-3,
         momentum=0.9,
         projector_depth=2,
         hidden_dim=384,
         output_dim=128,
-        jitter=0.5,
-        blur=(0.0, 0.0),
-        solarize=(0.0, 0.0),
     ),
 }
 
