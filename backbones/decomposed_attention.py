@@ -21,7 +21,10 @@ from backbones import sketched_attention
 Size = tuple[int, int]
 
 SCORES = 2**20
-"""Scores held at a time; 4 MB of them stay in the cache of a core."""
+"""Scores held at a time, unless `QUERIES` asks for more; 4 MB of them stay in the cache of a core."""
+
+QUERIES = 2**10
+"""Queries taken at a time even where their scores are more, 16 MB for a map of 64 x 64: fewer lose more than the cache gives."""
 
 
 def applies(qkv: Tensor, row: Tensor, dropout: float) -> bool:
@@ -48,8 +51,8 @@ def attend(qkv: Tensor, filling: Tensor, row: Tensor, column: Tensor) -> Tensor:
     return _Attend.apply(qkv, filling, row, column)  # type: ignore[return-value]  # apply is not typed
 
 
-class _Chunk(NamedTuple):
-    """Queries whose scores are held together, and the windows they lie in, of which equally many tokens are in the map."""
+class _Windows(NamedTuple):
+    """Windows of some maps and heads whose keys and values are held together; equally many tokens of each lie in the map."""
 
     maps: slice
     height: slice
@@ -59,22 +62,15 @@ class _Chunk(NamedTuple):
     heads: slice
     inside: Size
     """(y, x) of each window."""
-    rows: slice
-    """Rows of the queries in their windows."""
-
-    @property
-    def columns(self) -> slice:
-        """Columns of the queries in their windows: all that lie in the map."""
-        return slice(self.inside[1])
 
     def tokens(self, part: Tensor) -> Tensor:
         """What (B, H, W, A, D) has for the tokens of the windows, (B, R, C, A, y, x, D), as a view."""
         found = part[self.maps, self.height, self.width, self.heads]
         return found.unflatten(2, (-1, self.inside[1])).unflatten(1, (-1, self.inside[0])).permute(0, 1, 3, 5, 2, 4, 6)
 
-    def queries(self, part: Tensor) -> Tensor:
-        """What it has for the queries, as a view of the same order."""
-        return self.tokens(part)[..., self.rows, :, :]
+    def queries(self, part: Tensor, rows: slice) -> Tensor:
+        """What it has for some rows of them, as a view of the same order."""
+        return self.tokens(part)[..., rows, :, :]
 
     def keys(self, part: Tensor, filling: Tensor, window: Size) -> Tensor:
         """What it has for the whole windows, (b, N, D), with `filling` (A, D) beyond the map."""
@@ -105,19 +101,19 @@ def _cut(part: slice, step: int) -> list[slice]:
     return [slice(first, min(first + step, part.stop)) for first in range(part.start, part.stop, step)]
 
 
-def _chunks(qkv: Tensor, window: Size) -> Iterator[_Chunk]:
-    """Chunks of (B, H, W, 3, A, D) that hold all queries."""
+def _windows(qkv: Tensor, window: Size) -> Iterator[tuple[_Windows, list[slice]]]:
+    """All windows of (B, H, W, 3, A, D), some at a time, and the rows of queries in them whose scores are held at a time."""
     maps, high, wide, _, heads, _ = qkv.shape
     for (height, y), (width, x) in product(_spans(high, window[0]), _spans(wide, window[1])):
         down = (height.stop - height.start) // y
         # Rows of queries, over the windows side by side, whose scores may be held.
-        room = max(1, SCORES // ((width.stop - width.start) * window[0] * window[1]))
+        across = width.stop - width.start
+        room = max(1, SCORES // (across * window[0] * window[1]), QUERIES // across)
         # How many heads of a map have their scores in that room.
         whole = room // (y * down)
         some = product(_cut(slice(0, maps), max(1, whole // heads)), _cut(slice(0, heads), min(max(1, whole), heads)))
-        parts = product(some, _cut(height, max(1, room // y) * y), _cut(slice(0, y), min(room, y)))
-        for (batch, group), strip, rows in parts:
-            yield _Chunk(batch, strip, width, group, (y, x), rows)
+        for (batch, group), strip in product(some, _cut(height, max(1, room // y) * y)):
+            yield _Windows(batch, strip, width, group, (y, x)), _cut(slice(0, y), min(room, y))
 
 
 def _flat(part: Tensor) -> Tensor:
@@ -125,15 +121,9 @@ def _flat(part: Tensor) -> Tensor:
     return part.reshape(part.shape[:4].numel(), -1, part.shape[-1])
 
 
-def _parts(qkv: Tensor, filling: Tensor, window: Size, chunk: _Chunk) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries (b, n, D), keys (b, N, D) and values (b, N, D) of a chunk."""
-    q, k, v = qkv.unbind(3)
-    return _flat(chunk.queries(q)), chunk.keys(k, filling[1], window), chunk.keys(v, filling[2], window)
-
-
-def _shares(q: Tensor, k: Tensor, row: Tensor, column: Tensor) -> Tensor:
-    """Attention of the queries of a chunk, (b, n, N), to lines (y, h, D) and (x, w, D)."""
-    scores, queries = q.new_empty(*q.shape[:2], k.shape[1]), q.unflatten(1, (-1, len(column)))
+def _shares(buffer: Tensor, q: Tensor, k: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    """Attention (b, n, N) of queries (b, n, D) to keys (b, N, D) with lines (y, h, D) and (x, w, D), written over `buffer`."""
+    scores, queries = buffer.resize_(*q.shape[:2], k.shape[1]), q.unflatten(1, (-1, len(column)))
     placed = scores.unflatten(1, (-1, len(column))).unflatten(3, (row.shape[1], column.shape[1]))
     by_row, by_column = torch.einsum("byxd,ykd->byxk", queries, row), torch.einsum("byxd,xkd->byxk", queries, column)
     # Written once and added to by the product: scores are read and written as few times as can be.
@@ -146,10 +136,13 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, filling: Tensor, row: Tensor, column: Tensor) -> Tensor:
         out, window = qkv.new_empty(*qkv.shape[:3], *qkv.shape[4:]), (len(row), len(column))
-        for chunk in _chunks(qkv, window):
-            q, k, v = _parts(qkv, filling, window, chunk)
-            place = chunk.queries(out)
-            place.copy_(torch.bmm(_shares(q, k, row[chunk.rows], column[chunk.columns]), v).view(place.shape))
+        (from_q, from_k, from_v), buffer = qkv.unbind(3), qkv.new_empty(0)
+        for windows, parts in _windows(qkv, window):
+            k, v = windows.keys(from_k, filling[1], window), windows.keys(from_v, filling[2], window)
+            for rows in parts:
+                q, place = _flat(windows.queries(from_q, rows)), windows.queries(out, rows)
+                shares = _shares(buffer, q, k, row[rows], column[: windows.inside[1]])
+                place.copy_(torch.bmm(shares, v).view(place.shape))
         ctx.save_for_backward(qkv, filling, row, column, out)
         return out
 
@@ -159,25 +152,35 @@ class _Attend(torch.autograd.Function):
         qkv, filling, row, column, out = ctx.saved_tensors
         scale, window = qkv.shape[-1] ** -0.5, (len(row), len(column))
         to_qkv, to_filling, to_row, to_column = (torch.zeros_like(one) for one in (qkv, filling, row, column))
-        to_q, to_k, to_v = to_qkv.unbind(3)
-        for chunk in _chunks(qkv, window):
-            q, k, v = _parts(qkv, filling, window, chunk)
-            lines = row[chunk.rows], column[chunk.columns]
-            above, result = _flat(chunk.queries(grad)), _flat(chunk.queries(out))
-            shares = _shares(q, k, *lines)
-            chunk.add_to_keys(to_v, to_filling[2], window, torch.bmm(shares.transpose(1, 2), above))
-            inner = (above * result).sum(-1, keepdim=True)
-            scores = torch.bmm(above, v.transpose(1, 2)).sub_(inner).mul_(shares)
-            chunk.add_to_keys(to_k, to_filling[1], window, torch.bmm(scores.transpose(1, 2), q * scale))
-            # By the key's row and column: (b, y, x, h) and (b, y, x, w).
-            placed = scores.unflatten(1, (-1, len(lines[1]))).unflatten(3, window)
-            by_row, by_column = placed.sum(-1), placed.sum(-2)
-            queries = q.unflatten(1, (-1, len(lines[1])))
-            to_row[chunk.rows] += torch.einsum("byxk,byxd->ykd", by_row, queries)
-            to_column[chunk.columns] += torch.einsum("byxk,byxd->xkd", by_column, queries)
-            step = torch.bmm(scores, k).mul_(scale).unflatten(1, (-1, len(lines[1])))
-            step += torch.einsum("byxk,ykd->byxd", by_row, lines[0])
-            step += torch.einsum("byxk,xkd->byxd", by_column, lines[1])
-            place = chunk.queries(to_q)
-            place += step.view(place.shape)
+        (from_q, from_k, from_v), (to_q, to_k, to_v) = qkv.unbind(3), to_qkv.unbind(3)
+        for_shares, for_scores = qkv.new_empty(0), qkv.new_empty(0)
+        for windows, parts in _windows(qkv, window):
+            k, v = windows.keys(from_k, filling[1], window), windows.keys(from_v, filling[2], window)
+            sum_k, sum_v, x = torch.zeros_like(k), torch.zeros_like(v), windows.inside[1]
+            for rows in parts:
+                q, above, result = (_flat(windows.queries(one, rows)) for one in (from_q, grad, out))
+                shares = _shares(for_shares, q, k, row[rows], column[:x])
+                torch.baddbmm(sum_v, shares.transpose(1, 2), above, out=sum_v)
+                inner = (above * result).sum(-1, keepdim=True)
+                scores = torch.bmm(above, v.transpose(1, 2), out=for_scores.resize_(shares.shape)).sub_(inner).mul_(shares)
+                torch.baddbmm(sum_k, scores.transpose(1, 2), q, alpha=scale, out=sum_k)
+                step = torch.bmm(scores, k).mul_(scale)
+                step += _to_lines(scores.unflatten(2, window), q, (row[rows], column[:x]), (to_row[rows], to_column[:x]))
+                place = windows.queries(to_q, rows)
+                place += step.view(place.shape)
+            windows.add_to_keys(to_k, to_filling[1], window, sum_k)
+            windows.add_to_keys(to_v, to_filling[2], window, sum_v)
         return to_qkv, to_filling, to_row, to_column
+
+
+def _to_lines(scores: Tensor, q: Tensor, lines: tuple[Tensor, Tensor], grads: tuple[Tensor, Tensor]) -> Tensor:
+    """Lead the gradient of scores (b, n, h, w) to lines (y, h, D) and (x, w, D), and give what queries (b, n, D) get by them."""
+    x = len(lines[1])
+    # By the key's row and column: (b, y, x, h) and (b, y, x, w).
+    by_row, by_column = scores.sum(-1).unflatten(1, (-1, x)), scores.sum(-2).unflatten(1, (-1, x))
+    queries = q.unflatten(1, (-1, x))
+    grads[0].add_(torch.einsum("byxk,byxd->ykd", by_row, queries))
+    grads[1].add_(torch.einsum("byxk,byxd->xkd", by_column, queries))
+    step = torch.einsum("byxk,ykd->byxd", by_row, lines[0])
+    step += torch.einsum("byxk,xkd->byxd", by_column, lines[1])
+    return step.flatten(1, 2)

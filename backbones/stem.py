@@ -78,7 +78,8 @@ class Stem(Backbone, Generic[A]):
         net, rows = self.net, self.arch.num_prefix_rows
         prefix: list[Tensor] = [token for token in (net.cls_token, net.reg_token) if token is not None]
         if not prefix:
-            return patches
+            # The projection leaves them channel by channel, and every sum of the blocks would keep it so.
+            return patches.contiguous()
         tokens = torch.cat(prefix, dim=1)
         if rows and self.arch.positions:
             tokens = tokens + self.positions[:, :rows]

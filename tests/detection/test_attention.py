@@ -67,16 +67,23 @@ def are_the_same(values):
         torch.testing.assert_close(a, b)
 
 
-# Scores held at a time: all, those of one image, and those of one row of the grid.
-@pytest.mark.parametrize("scores", [2**20, 300, 1])
-@pytest.mark.parametrize("grid", GRIDS)
-def test_result_and_gradients_are_those_of_the_bias_written_out(monkeypatch, grid, scores):
+def hold(monkeypatch, scores, queries=1):
+    """Have few scores held at a time, unless those of so many queries are more."""
     monkeypatch.setattr(decomposed_attention, "SCORES", scores)
+    monkeypatch.setattr(decomposed_attention, "QUERIES", queries)
+
+
+# Scores held at a time: all, those of one image, those of one row of the grid, and those of some queries.
+@pytest.mark.parametrize(("scores", "queries"), [(2**20, 1), (300, 1), (1, 1), (1, 12)])
+@pytest.mark.parametrize("grid", GRIDS)
+def test_result_and_gradients_are_those_of_the_bias_written_out(monkeypatch, grid, scores, queries):
+    hold(monkeypatch, scores, queries)
     are_the_same(parts(grid))
+    are_the_same(parts(grid, batch=1))
 
 
 def test_gradients_are_those_of_finite_differences(monkeypatch):
-    monkeypatch.setattr(decomposed_attention, "SCORES", 12)
+    hold(monkeypatch, 12)
     assert torch.autograd.gradcheck(ours, parts((3, 4), batch=2, heads=1, width=2, window=(2, 3)))
 
 
@@ -84,8 +91,9 @@ def test_gradients_are_those_of_finite_differences(monkeypatch):
 @pytest.mark.parametrize("scores", [2**20, 300, 100, 40, 1])
 @pytest.mark.parametrize("covered", [(5, 7), (4, 6), (2, 2), (5, 6), (3, 9), (1, 1)])
 def test_windows_reach_beyond_the_map_where_the_filling_is_looked_at(monkeypatch, covered, scores):
-    monkeypatch.setattr(decomposed_attention, "SCORES", scores)
+    hold(monkeypatch, scores)
     are_the_same(parts(covered, batch=2, window=(2, 3)))
+    are_the_same(parts(covered, batch=1, window=(2, 3)))
 
 
 def test_it_stands_back_where_torchs_attention_is_to_do_it():
