@@ -119,6 +119,12 @@ def estimate(
         raise InputError(f"{images} training samples for a batch of {config.batch_size}; lower batch_size")
     few, many = (count(empty, real, _batch(module, config, spec, size), precision) for size in COUNTED)
     kept_each = (many.kept - few.kept) / (COUNTED[1] - COUNTED[0])
+
+    def each(small: float, large: float) -> float:
+        """What one image takes, with its share of what a micro-batch takes once."""
+        alone = (large - small) / (COUNTED[1] - COUNTED[0])
+        return alone + (large - COUNTED[1] * alone) / micro_batch
+
     trainable = sum(value.numel() for value in model.parameters() if value.requires_grad)
     stored = sum(value.numel() * value.element_size() for value in model.state_dict().values())
     share = devices if sharded else 1
@@ -130,8 +136,8 @@ def estimate(
         title=f"{objective}:{recipe} of {arch}",
         parameters=sum(value.numel() for value in model.parameters()),
         backbone_parameters=sum(value.numel() for value in model.get_submodule("backbone").parameters()),
-        forward_flops=many.forward / COUNTED[1],
-        step_flops=many.step / COUNTED[1],
+        forward_flops=each(few.forward, many.forward),
+        step_flops=each(few.step, many.step),
         steps=steps,
         images=steps * config.batch_size,
         micro_batch=micro_batch,

@@ -103,7 +103,9 @@ class Decoder(nn.Module):
         self.checkpointing = config.checkpointing
         if dim % config.decoder_heads or dim % 4:
             raise ConfigError(f"mae.decoder_dim={dim} does not divide into {config.decoder_heads} heads and 4 parts of positions")
-        blocks = [Block(dim, config.decoder_heads, qkv_bias=True) for _ in range(config.decoder_depth)]
+        first = Block if config.decoder_depth == 1 or config.encoder_mask_tokens else FirstBlock
+        kinds = [first, *[Block] * (config.decoder_depth - 1)]
+        blocks = [kind(dim, config.decoder_heads, qkv_bias=True) for kind in kinds]
         self.embed = nn.Linear(spec.embed_dim, dim)
         self.mask_token: nn.Parameter | None = None
         if not config.encoder_mask_tokens:
@@ -118,21 +120,42 @@ class Decoder(nn.Module):
 
     def forward(self, latent: Tensor, order: Tensor, wanted: int) -> Tensor:
         """Predict the last `wanted` patches of `order` (B, N), (B, wanted, D), from the encoded first ones (B, P + K, C)."""
+        run = partial(checkpoint, use_reentrant=False) if self.checkpointing and torch.is_grad_enabled() else _call
+        tokens, blocks = self._placed(latent, order), list(self.blocks)
+        if self.mask_token is not None:
+            mask_tokens = self.mask_token[0] + self.positions[0, self.num_prefix :]
+            ids = order[:, tokens.shape[1] - self.num_prefix :]
+            if isinstance(blocks[0], FirstBlock):
+                tokens = run(blocks.pop(0), tokens, mask_tokens, ids)
+            else:
+                tokens = torch.cat([tokens, functional.embedding(ids, mask_tokens)], dim=1)
+        for block in blocks[:-1]:
+            tokens = run(block, tokens)
+        return self.head(self.norm(run(blocks[-1], tokens, wanted)))
+
+    def _placed(self, latent: Tensor, order: Tensor) -> Tensor:
+        """Encoded tokens (B, P + K, C) in the decoder's width, with the positions they have in the image."""
         tokens, places = self.embed(latent), self.positions[0, self.num_prefix :]
         prefix = tokens[:, : self.num_prefix] + self.positions[:, : self.num_prefix]
-        encoded, encoded_ids = tokens[:, self.num_prefix :], order[:, : latent.shape[1] - self.num_prefix]
-        parts = [prefix, encoded + places[encoded_ids]]
-        if self.mask_token is not None:
-            parts.append(self.mask_token + places[order[:, encoded.shape[1] :]])
-        tokens = torch.cat(parts, dim=1)
-        run = partial(checkpoint, use_reentrant=False) if self.checkpointing and torch.is_grad_enabled() else _call
-        for block in self.blocks[:-1]:
-            tokens = run(block, tokens)
-        return self.head(self.norm(run(self.blocks[-1], tokens, wanted)))
+        encoded = tokens[:, self.num_prefix :]
+        return torch.cat([prefix, encoded + places[order[:, : encoded.shape[1]]]], dim=1)
 
 
 def _call(module: nn.Module, *inputs: Any) -> Any:
     return module(*inputs)
+
+
+class FirstBlock(Block):
+    """A timm block in which mask tokens, the same in every image, are normed and projected once for all images."""
+
+    def forward(self, encoded: Tensor, mask_tokens: Tensor, ids: Tensor) -> Tensor:  # type: ignore[override]  # takes them apart
+        """The output (B, n + M, C) for encoded tokens (B, n, C) and those of the mask tokens (N, C) named by `ids` (B, M)."""
+        qkv = cast(Attention, self.attn).qkv
+        projected = qkv(self.norm1(mask_tokens))
+        # In float32, since the gradient is a sum over the images; where the table is bf16 it would be summed in that.
+        taken = functional.embedding(ids, projected.float()).to(projected.dtype)
+        parts = torch.cat([qkv(self.norm1(encoded)), taken], dim=1).chunk(3, dim=-1)
+        return _finish(self, torch.cat([encoded, functional.embedding(ids, mask_tokens)], dim=1), *parts)
 
 
 class LastBlock(nn.Module):
@@ -145,14 +168,19 @@ class LastBlock(nn.Module):
 
     def forward(self, tokens: Tensor, wanted: int) -> Tensor:
         """The block's output for the last `wanted` tokens, (B, wanted, C)."""
-        normed, width = self.norm1(tokens), tokens.shape[-1]
-        qkv = self.attn.qkv
+        normed, width, qkv = self.norm1(tokens), tokens.shape[-1], self.attn.qkv
         queries = functional.linear(normed[:, -wanted:], qkv.weight[:width], qkv.bias[:width])
         keys, values = functional.linear(normed, qkv.weight[width:], qkv.bias[width:]).chunk(2, dim=-1)
-        q, k, v = (part.unflatten(-1, (self.attn.num_heads, -1)).transpose(1, 2) for part in (queries, keys, values))
-        mixed = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-        out = tokens[:, -wanted:] + self.attn.proj(mixed)
-        return out + self.mlp(self.norm2(out))
+        return _finish(self, tokens[:, -wanted:], queries, keys, values)
+
+
+def _finish(block: Block | LastBlock, tokens: Tensor, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Attend, each part being (B, tokens of it, C), and do the rest of a block for `tokens`, those of the queries."""
+    attention = cast(Attention, block.attn)
+    q, k, v = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in (queries, keys, values))
+    mixed = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    out = tokens + attention.proj(mixed)
+    return out + block.mlp(block.norm2(out))
 
 
 def patchify(images: Tensor, patch: int) -> Tensor:

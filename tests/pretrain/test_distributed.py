@@ -73,6 +73,9 @@ def ran(folder):
 
 
 WORDS = ("epochs=5", "batch_size=12", "warmup_epochs=1", "image_size=32", "clip_grad=0.5")
+MAE = (*WORDS, "decoder_depth=2")
+"""With a first block of the decoder, which is called in a way of its own, and a last one."""
+OF = {"mae": MAE, "supervised": WORDS}
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +83,7 @@ def one(images, tmp_path_factory):
     """The folder of a training of 20 steps in one process, by objective."""
     folder = tmp_path_factory.mktemp("one")
     for objective in ("mae", "supervised"):
-        start(1, "distributed_child.py", objective, images, folder / objective, *WORDS)
+        start(1, "distributed_child.py", objective, images, folder / objective, *OF[objective])
     return folder
 
 
@@ -104,7 +107,7 @@ def shapes(state):
 @pytest.mark.parametrize("objective", ["mae", "supervised"])
 @pytest.mark.parametrize("how", [(), ("--sharded",), ("--sharded", "checkpointing=true", "accumulate=2")], ids=str)
 def test_two_processes_make_the_steps_of_one(images, one, tmp_path, objective, how):
-    start(2, "distributed_child.py", objective, images, tmp_path / "two", *WORDS, *how)
+    start(2, "distributed_child.py", objective, images, tmp_path / "two", *OF[objective], *how)
     assert_same(tmp_path / "two", one / objective)
     assert not list((tmp_path / "two").rglob("*.tmp"))
     states = [torch.load(folder / "ckpt/last/state.pt", weights_only=True) for folder in (tmp_path / "two", one / objective)]
@@ -126,23 +129,23 @@ def test_two_processes_make_the_contrastive_steps_of_one(images, tmp_path, how):
 def test_R14_another_number_of_processes_goes_on(images, one, tmp_path, before, after):
     """Killed after some steps, all processes at once, and gone on with in another number of them."""
     place = tmp_path / "cut"
-    running = begin(before[0], "distributed_child.py", "mae", images, place, *WORDS, "--often", before[1])
+    running = begin(before[0], "distributed_child.py", "mae", images, place, *MAE, "--often", before[1])
     until_step(running, place, 6)
     kill_all(running)
     assert 6 < len(metrics.read(place, "loss")) < 20 and not (place / "model.safetensors").exists()
-    start(after[0], "distributed_child.py", "mae", images, place, *WORDS, after[1])
+    start(after[0], "distributed_child.py", "mae", images, place, *MAE, after[1])
     assert_same(place, one / "mae")
 
 
 def test_R13_when_one_process_dies_all_stop_and_the_training_goes_on(images, one, tmp_path):
     place = tmp_path / "cut"
-    running = begin(2, "distributed_child.py", "mae", images, place, *WORDS, "--often")
+    running = begin(2, "distributed_child.py", "mae", images, place, *MAE, "--often")
     until_step(running, place, 4)
     os.kill(family(running.pid)[-1], signal.SIGKILL)
     killed = time.monotonic()
     running.communicate(timeout=60)
     assert running.returncode and time.monotonic() - killed < 60
-    start(2, "distributed_child.py", "mae", images, place, *WORDS)
+    start(2, "distributed_child.py", "mae", images, place, *MAE)
     assert_same(place, one / "mae")
 
 

@@ -23,7 +23,7 @@ def test_mask_is_one_where_removed_and_smallest_noise_is_kept():
 def test_encoder_sees_visible_tokens_only():
     model, lengths = autoencoder(), {}
     for name, block in (("encoder", model.backbone.net.blocks[0]), ("decoder", model.decoder.blocks[0])):
-        block.register_forward_hook(lambda _, args, out, name=name: lengths.__setitem__(name, args[0].shape[1]))
+        block.register_forward_hook(lambda _, args, out, name=name: lengths.__setitem__(name, out.shape[1]))
     model.loss(*inputs())
     assert lengths == {"encoder": 1 + KEPT, "decoder": 1 + PATCHES}
 

@@ -45,7 +45,7 @@ def peer_of(model: MaskedAutoencoder):
         image_size=32,
         patch_size=8,
         decoder_hidden_size=16,
-        decoder_num_hidden_layers=2,
+        decoder_num_hidden_layers=model.config.decoder_depth,
         decoder_num_attention_heads=2,
         decoder_intermediate_size=64,
         layer_norm_eps=1e-6,
@@ -60,9 +60,11 @@ def peer_of(model: MaskedAutoencoder):
     return peer
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["norm_pix", "pixels"])
+# Of one block, of a first and a last one, and with one between them.
+@pytest.fixture(scope="module", params=[(True, 2), (False, 1), (False, 3)], ids=["norm_pix", "pixels_depth1", "pixels_depth3"])
 def pair(request: pytest.FixtureRequest):
-    model = autoencoder(norm_pix_loss=request.param)
+    norm_pix, depth = request.param
+    model = autoencoder(norm_pix_loss=norm_pix, decoder_depth=depth)
     with torch.no_grad():  # away from the start, where biases are 0 and norms do nothing
         for parameter in model.parameters():
             if parameter.requires_grad:
