@@ -20,8 +20,7 @@ def to_input(images: Tensor, spec: BackboneSpec) -> Tensor:
 
 def crop_and_flip(config: PretrainConfig, spec: BackboneSpec) -> v2.Transform:
     """Random resized crop to the backbone's image size, bicubic, and horizontal flip; uint8 in, uint8 out."""
-    crop = Crop(spec.image_size, config.crop_scale)
-    return v2.Compose([crop, v2.RandomHorizontalFlip(config.flip)]) if config.flip else crop
+    return Crop(spec.image_size, config.crop_scale, config.flip)
 
 
 def start(backbone: Backbone) -> None:

@@ -34,10 +34,7 @@ class View:
 
     def transform(self) -> Callable[[Tensor], Tensor]:
         """Make the function from an RGB image (3, H, W) uint8 to a view of it, uint8."""
-        crop = Crop(self.size, self.scale)
-        steps: list[v2.Transform] = [crop]
-        if self.flip:
-            steps.append(v2.RandomHorizontalFlip(self.flip))
+        steps: list[v2.Transform] = [Crop(self.size, self.scale, self.flip)]
         colours: list[v2.Transform] = []
         if any(self.jitter):
             colours.append(v2.RandomApply([v2.ColorJitter(*self.jitter)], self.jitter_chance))

@@ -66,11 +66,13 @@ def test_the_same_samples_without_simplejpeg(photographs, monkeypatch):
 def test_a_crop_is_torchvisions():
     image = torch.from_numpy(np.array(photograph(90, 70))).permute(2, 0, 1)
     theirs = v2.RandomResizedCrop((32, 32), (0.2, 1.0), interpolation=v2.InterpolationMode.BICUBIC, antialias=True)
-    for seed in range(5):
-        torch.manual_seed(seed)
-        expected = theirs(image)
-        torch.manual_seed(seed)
-        assert torch.equal(Crop((32, 32), (0.2, 1.0))(image), expected)
+    both = v2.Compose([theirs, v2.RandomHorizontalFlip(0.4)])
+    for seed in range(8):
+        for expected, ours in ((theirs, Crop((32, 32), (0.2, 1.0))), (both, Crop((32, 32), (0.2, 1.0), 0.4))):
+            torch.manual_seed(seed)
+            wanted, drawn = expected(image), torch.rand(1)
+            torch.manual_seed(seed)
+            assert torch.equal(ours(image), wanted) and torch.rand(1) == drawn
 
 
 def test_a_crop_that_needs_the_resolution_is_exact_and_others_are_close():
@@ -119,11 +121,12 @@ def test_no_crop_is_made_larger_than_it_was_decoded(monkeypatch):
 def test_png_is_never_reduced():
     photo = photograph(256, 256)
     whole = torch.from_numpy(np.array(photo)).permute(2, 0, 1)
-    crop = Crop((32, 32), (0.9, 1.0))
+    crop, turned = Crop((32, 32), (0.9, 1.0)), Crop((32, 32), (0.9, 1.0), flip=1.0)
     torch.manual_seed(0)
     expected = crop(whole)
-    torch.manual_seed(0)
-    assert torch.equal(crop(Picture(Encoded(png(photo), "x"))), expected)
+    for view, wanted in ((crop, expected), (turned, expected.flip(-1))):
+        torch.manual_seed(0)
+        assert torch.equal(view(Picture(Encoded(png(photo), "x"))), wanted)
 
 
 @pytest.mark.parametrize("objective", ["mae", "supervised", "simclr", "byol", "mocov3", "dino"])
