@@ -61,7 +61,7 @@ def write_images(root: Path, count: int, size: tuple[int, int]) -> int:
 
 
 def build(name: str, root: Path) -> Step:
-    """A contender's pass over all images; its number is the mean of the batch."""
+    """A contender's pass over all images; its number is the mean of some pixels of the batch."""
     dataset, finish = suite(name, root) if name.startswith("suite") else torchvision(name, root)
 
     def step() -> float:
@@ -69,7 +69,8 @@ def build(name: str, root: Path) -> Step:
         for index in range(len(dataset)):
             torch.default_generator.manual_seed(index)
             samples.append(dataset[index][0])
-        return float(finish(torch.stack(samples)).mean(dtype=torch.float32))
+        # Of few pixels: a mean of all would be a twentieth of the time, and more for bytes than for numbers.
+        return float(finish(torch.stack(samples))[..., ::16, ::16].mean(dtype=torch.float32))
 
     return step
 
