@@ -118,12 +118,10 @@ def estimate(
     if images < config.batch_size:
         raise InputError(f"{images} training samples for a batch of {config.batch_size}; lower batch_size")
     few, many = (count(empty, real, _batch(module, config, spec, size), precision) for size in COUNTED)
-    kept_each = (many.kept - few.kept) / (COUNTED[1] - COUNTED[0])
 
-    def each(small: float, large: float) -> float:
-        """What one image takes, with its share of what a micro-batch takes once."""
-        alone = (large - small) / (COUNTED[1] - COUNTED[0])
-        return alone + (large - COUNTED[1] * alone) / micro_batch
+    def whole(small: float, large: float) -> float:
+        """What a micro-batch takes, from what was counted of a few images and of many."""
+        return small + (large - small) / (COUNTED[1] - COUNTED[0]) * (micro_batch - COUNTED[0])
 
     trainable = sum(value.numel() for value in model.parameters() if value.requires_grad)
     stored = sum(value.numel() * value.element_size() for value in model.state_dict().values())
@@ -136,8 +134,8 @@ def estimate(
         title=f"{objective}:{recipe} of {arch}",
         parameters=sum(value.numel() for value in model.parameters()),
         backbone_parameters=sum(value.numel() for value in model.get_submodule("backbone").parameters()),
-        forward_flops=each(few.forward, many.forward),
-        step_flops=each(few.step, many.step),
+        forward_flops=whole(few.forward, many.forward) / micro_batch,
+        step_flops=whole(few.step, many.step) / micro_batch,
         steps=steps,
         images=steps * config.batch_size,
         micro_batch=micro_batch,
@@ -145,7 +143,7 @@ def estimate(
         weights=stored * (2 if config.average_decay is not None else 1) / share,
         gradients=trainable * FLOAT / share,
         optimizer=trainable * FLOAT * STATES[config.optimizer] / share,
-        activations=few.kept + kept_each * (micro_batch - COUNTED[0]),
+        activations=whole(few.kept, many.kept),
         throughput=speed,
         measured=throughput is None,
     )
